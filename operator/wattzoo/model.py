@@ -1,0 +1,146 @@
+"""What crosses the stages of the control loop: plain frozen data, so that every stage but observe and apply stays pure.
+
+Kubernetes objects travel as raw dicts (typed decoding costs twelve times as much); only our own kinds are parsed, by
+the stage that decides about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Manifest: TypeAlias = dict[str, Any]
+"""A Kubernetes object as the API server sends it."""
+
+
+class Kind(StrEnum):
+    """The kinds WattZoo reads or writes, by their Kubernetes names."""
+
+    ACCELERATOR_POOL = "AcceleratorPool"
+    MODEL_POOL = "ModelPool"
+    MODEL_PROFILE = "ModelProfile"
+    LLM_SERVICE = "LLMService"
+    DEPLOYMENT = "Deployment"
+    SERVICE = "Service"
+    POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
+    HTTP_ROUTE = "HTTPRoute"
+    POD = "Pod"
+    NODE = "Node"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """Namespace and name of an object; the namespace of a cluster-scoped one is empty."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """Everything of the API server that one pass reads, taken before it thinks."""
+
+    accelerator_pools: Mapping[str, Manifest]
+    model_pools: Mapping[Ref, Manifest]
+    profiles: Mapping[Ref, Manifest]
+    llm_services: Mapping[Ref, Manifest]
+    deployments: Mapping[Ref, Manifest]
+    services: Mapping[Ref, Manifest]
+    disruption_budgets: Mapping[Ref, Manifest]
+    routes: Mapping[Ref, Manifest]
+    pods: Sequence[Manifest]
+    nodes: Sequence[Manifest]
+    unreadable: Mapping[Kind, str] = field(default_factory=dict)
+    """Kinds that could not be listed, with the reason; their mappings are then empty and mean unknown, not absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One Prometheus sample; `at_seconds` is the sample's own time, so that its age is judged by Prometheus' clock."""
+
+    value: float
+    at_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One time series with its most recent samples, oldest first."""
+
+    name: str
+    labels: Mapping[str, str]
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySnapshot:
+    """What Prometheus said in one tick: raw series, grouped by what they measure.
+
+    A group that is missing from `groups` could not be read; its reason is in `problems`. An empty group was read and is
+    empty: unknown, not zero.
+    """
+
+    at_seconds: float
+    groups: Mapping[str, Sequence[Series]]
+    """Keys: `engine_gauges`, `engine_counters`, `engine_latency`, `gpu_power`, `gpu_energy`, `gateway`, `feedback`."""
+    problems: Mapping[str, str]
+
+
+class Change(StrEnum):
+    """What the applier may do to an object."""
+
+    APPLY = "Apply"
+    DELETE = "Delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """One object WattZoo wants: the fields it owns (server-side apply), and what it observed of it.
+
+    `observed` is the live object or None for one that does not exist; the applier puts its resourceVersion and uid into
+    the body, so that a stale writer conflicts instead of winning. `subresource` is `""`, `"scale"` or `"status"`.
+    """
+
+    kind: Kind
+    ref: Ref
+    body: Manifest
+    observed: Manifest | None
+    change: Change = Change.APPLY
+    subresource: str = ""
+
+
+class WriteState(StrEnum):
+    """How one write ended."""
+
+    UNCHANGED = "Unchanged"
+    WRITTEN = "Written"
+    CONFLICT = "Conflict"
+    OWNERSHIP_CONFLICT = "OwnershipConflict"
+    DENIED = "Denied"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """The outcome of one `Desired`, with the API server's own words where it refused."""
+
+    desired: Desired
+    state: WriteState
+    message: str = ""
+    live: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventNote:
+    """One Kubernetes Event on a transition: never per tick."""
+
+    kind: Kind
+    ref: Ref
+    uid: str
+    reason: str
+    message: str
+    warning: bool = False
