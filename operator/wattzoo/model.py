@@ -14,6 +14,43 @@ from typing import Any, TypeAlias
 Manifest: TypeAlias = dict[str, Any]
 """A Kubernetes object as the API server sends it."""
 
+FIELD_MANAGER = "wattzoo"
+"""Server-side apply manager of everything the operator writes."""
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_MODEL_POOL = "wattzoo.dev/model-pool"
+LABEL_MEMBER = "wattzoo.dev/member"
+LABEL_VARIANT = "wattzoo.dev/variant"
+LABEL_ACCELERATOR_POOL = "wattzoo.dev/accelerator-pool"
+LABEL_SERVING = "wattzoo.dev/serving"
+LABEL_LLM_SERVICE = "wattzoo.dev/llmservice"
+ANNOTATION_PAUSED = "wattzoo.dev/paused"
+HEADER_MEMBER = "x-wattzoo-member"
+SERVER_PORT = 8000
+TOTAL_WEIGHT = 1_000_000
+"""The integer weights of one HTTPRoute sum to this."""
+
+
+class Signal(StrEnum):
+    """Canonical names of the series in `TelemetrySnapshot.groups`, whatever the exporters call them.
+
+    The metrics profile maps exporters' names to these and scales to these units. A histogram's buckets arrive as its
+    cumulative `le` series under the one name. Gateway and feedback series keep their labels; their name is canonical.
+    """
+
+    REQUESTS_RUNNING = "requests_running"
+    REQUESTS_WAITING = "requests_waiting"
+    KV_CACHE_USAGE = "kv_cache_usage"
+    PROMPT_TOKENS = "prompt_tokens"
+    GENERATION_TOKENS = "generation_tokens"
+    REQUESTS_SUCCEEDED = "requests_succeeded"
+    TIME_TO_FIRST_TOKEN_SECONDS = "time_to_first_token_seconds"
+    TIME_PER_OUTPUT_TOKEN_SECONDS = "time_per_output_token_seconds"
+    POWER_WATTS = "power_watts"
+    ENERGY_JOULES = "energy_joules"
+    GATEWAY_REQUESTS = "gateway_requests"
+    FEEDBACK = "feedback"
+
 
 class Kind(StrEnum):
     """The kinds WattZoo reads or writes, by their Kubernetes names."""
@@ -88,6 +125,14 @@ class TelemetrySnapshot:
     groups: Mapping[str, Sequence[Series]]
     """Keys: `engine_gauges`, `engine_counters`, `engine_latency`, `gpu_power`, `gpu_energy`, `gateway`, `feedback`."""
     problems: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryNeeds:
+    """What the passes need to know besides what is always asked: feedback counters as (metric, namespace)."""
+
+    feedback_metrics: frozenset[tuple[str, str]] = frozenset()
+    window_seconds: float = 45.0
 
 
 class Change(StrEnum):
