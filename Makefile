@@ -1,0 +1,99 @@
+# WattZoo: every target installs what it needs and says what it does. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+MINUTES ?= 10
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := PYTHONPATH=operator:policies:. $(BIN)/python
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml scripts/install.sh
+	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV)
+
+.PHONY: install
+install: $(VENV)/.installed ## make .venv with everything that developing, testing and the demo need
+
+.PHONY: system
+system: ## check the system packages that the cluster harness needs; as root, install what is missing
+	@scripts/system_packages.sh
+
+.PHONY: lock
+lock: install ## pin the dependencies of requirements/ with hashes again
+	$(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-options \
+		--output-file requirements/runtime.txt pyproject.toml
+	$(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-options \
+		--extra plot --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+
+
+
+.PHONY: fmt
+fmt: install ## format the code
+	$(BIN)/ruff check --fix-only -q . && $(BIN)/ruff format -q .
+
+.PHONY: lint
+lint: install ## ruff: rules and formatting
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+.PHONY: types
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: install ## import-linter: the architecture's contracts
+	PYTHONPATH=operator:policies $(BIN)/lint-imports
+
+.PHONY: generate
+generate: install ## write the CRDs, their copy in the chart and the reference pages from the code
+	$(RUN) scripts/generate.py --write
+
+.PHONY: verify
+verify: install ## fail when a generated file differs from what the code says
+	$(RUN) scripts/generate.py --check
+
+.PHONY: unit
+unit: install ## unit tests alone: seconds, no network, no cluster
+	$(BIN)/pytest tests
+
+.PHONY: e2e
+e2e: install system cluster-build ## end-to-end tests on a real control plane
+	$(RUN) -m e2e.cluster run -- $(BIN)/pytest e2e/scenarios
+
+.PHONY: test
+test: unit e2e ## all tests: unit and end-to-end
+
+.PHONY: presubmit
+presubmit: lint types imports verify test ## everything that a change must pass
+
+
+
+.PHONY: demo
+demo: install system cluster-build ## the main job on a real control plane; MINUTES=3 for the short form
+	$(RUN) -m e2e.demo --minutes $(MINUTES) --out demo-report
+
+.PHONY: cluster-build
+cluster-build: install system
+	@$(RUN) -m e2e.cluster build
+
+.PHONY: cluster-up
+cluster-up: install system cluster-build ## start the control plane and leave it running
+	$(RUN) -m e2e.cluster up
+
+.PHONY: cluster-down
+cluster-down: ## stop what cluster-up started
+	$(RUN) -m e2e.cluster down
+
+.PHONY: image
+image: install ## build the container image where root and buildah are at hand, else say why not
+	scripts/build_image.sh
+
+.PHONY: clean
+clean: ## remove what the targets made in this folder (not the caches of built programs)
+	rm -rf $(VENV) dist build demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
