@@ -187,7 +187,7 @@ class VariantDemand:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRequest:
-    """One planning moment: all variants of a pool, and the accelerators that each accelerator pool may hold for them."""
+    """One planning moment: all variants of a pool, and the accelerators that each cap group may hold for them."""
 
     at_seconds: float
     variants: tuple[VariantDemand, ...]

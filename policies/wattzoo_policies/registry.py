@@ -1,0 +1,55 @@
+"""Policies by name, with their parameters checked: the one place that the operator and the simulator look them up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wattzoo_policies.accuracy.mess_plus import MESSPlus, MESSPlusParameters
+from wattzoo_policies.protocols import ControllerPolicy
+
+Parameter = float | int | bool | str
+
+
+class UnknownPolicyError(ValueError):
+    """No policy of that name."""
+
+
+class PolicyParameterError(ValueError):
+    """A parameter that the policy does not have, or a value that it refuses."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Entry:
+    make: Callable[[Any], ControllerPolicy[Any]]
+    parameters: type[Any]
+
+
+_POLICIES: Mapping[str, _Entry] = {
+    "MESSPlus": _Entry(MESSPlus, MESSPlusParameters),
+}
+
+
+def policy_names() -> tuple[str, ...]:
+    """Return the names of all policies, in order of registration."""
+    return tuple(_POLICIES)
+
+
+def make_policy(name: str, params: Mapping[str, Parameter] | None = None) -> ControllerPolicy[Any]:
+    """Return the policy of that name.
+
+    `params` are the fields of its parameter class; missing ones keep their defaults. Raises `UnknownPolicyError` and
+    `PolicyParameterError` (both `ValueError`), whose text names the policy, the parameter and the rule.
+    """
+    entry = _POLICIES.get(name)
+    if entry is None:
+        raise UnknownPolicyError(f"unknown policy {name!r}; known are {', '.join(_POLICIES)}")
+    params = params or {}
+    fields = [field.name for field in dataclasses.fields(entry.parameters)]
+    if unknown := sorted(set(params) - set(fields)):
+        raise PolicyParameterError(f"policy {name} has no parameter {', '.join(unknown)}; it has {', '.join(fields)}")
+    try:
+        return entry.make(entry.parameters(**params))
+    except (TypeError, ValueError) as error:
+        raise PolicyParameterError(f"policy {name}: {error}") from error
