@@ -1,0 +1,300 @@
+"""LLMService: a promise, its route and its ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from wattzoo.api.base import (
+    LIST_ATOMIC,
+    LIST_MAP_BY_NAME,
+    LIST_SET,
+    UNIQUE_ITEMS,
+    UNIQUE_NAMES,
+    ApiModel,
+    DnsLabel,
+    DnsName,
+    Integer,
+    Mode,
+    ObjectMeta,
+    PerMille,
+    Rule,
+)
+from wattzoo.api.llm_service_status import LLMServiceStatus
+
+LABEL_NAME_PATTERN = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_NAME_PATTERN)]
+MatchValue = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9._:/@ -]*$")]
+
+POLICY_BLOCKS = {"MESSPlus": "messPlus"}
+"""Controller policy -> the one parameter block that belongs to it."""
+
+
+class ModelPoolRef(ApiModel):
+    """A ModelPool of the same namespace."""
+
+    name: Annotated[DnsLabel, Field(description="Name of the ModelPool, in the same namespace.")]
+
+
+class ServiceMember(ApiModel):
+    """A member that this service uses, and what is known of its accuracy on this service's task."""
+
+    name: Annotated[DnsLabel, Field(description="Name of a member of the ModelPool.")]
+    accuracy_prior_per_mille: Annotated[
+        PerMille | None,
+        Field(description="Share of satisfied requests expected of it, in thousandths, before there is feedback."),
+    ] = None
+    prior_samples: Annotated[
+        Annotated[Integer, Field(ge=1, le=100_000)] | None,
+        Field(description="How many feedbacks that expectation is worth."),
+    ] = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.accuracyPriorPerMille) == has(self.priorSamples)",
+            message="accuracyPriorPerMille and priorSamples must be set together",
+            holds=lambda self: (self.accuracy_prior_per_mille is None) == (self.prior_samples is None),
+            field=".accuracyPriorPerMille",
+        ),
+    )
+
+
+class AccuracyTarget(ApiModel):
+    """The share of requests that must be satisfied."""
+
+    target_per_mille: Annotated[
+        Integer,
+        Field(
+            ge=1,
+            le=999,
+            description="The running share of satisfied requests must not fall below this, in thousandths (800 is 80 %).",
+        ),
+    ]
+
+
+class LatencyBound(ApiModel):
+    """An upper bound on a latency."""
+
+    p95_milliseconds: Annotated[
+        Integer, Field(ge=1, le=600_000, description="95 of 100 requests must be at least this fast, in milliseconds.")
+    ]
+
+
+class LatencyTarget(ApiModel):
+    """Latencies that must hold; on a variant that services share, the strictest counts."""
+
+    time_to_first_token: Annotated[
+        LatencyBound | None, Field(description="From the request's arrival to the first token of the answer.")
+    ] = None
+    time_per_output_token: Annotated[LatencyBound | None, Field(description="Per further token of the answer.")] = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.timeToFirstToken) || has(self.timePerOutputToken)",
+            message="at least one of timeToFirstToken and timePerOutputToken must be set",
+            holds=lambda self: self.time_to_first_token is not None or self.time_per_output_token is not None,
+        ),
+    )
+
+
+class ServiceLevel(ApiModel):
+    """What is promised."""
+
+    accuracy: Annotated[AccuracyTarget, Field(description="How good the answers must be.")]
+    latency: Annotated[
+        LatencyTarget | None, Field(description="How fast they must be; unset: no bound beyond a server's capacity.")
+    ] = None
+
+
+class MESSPlusParameters(ApiModel):
+    """Parameters of MESSPlus: minimise V * energy + queue * (target - expected satisfaction)."""
+
+    v_per_megajoule: Annotated[
+        Integer,
+        Field(
+            ge=1,
+            le=1_000_000_000,
+            description="V, the weight of energy against debt, per megajoule; the published 1e-4 per joule is 100. "
+            "Larger saves energy and tolerates more debt.",
+        ),
+    ] = 100
+    exploration_per_mille: Annotated[
+        PerMille,
+        Field(
+            description="c in thousandths: the t-th request is explored with probability min(1, c / t^(1/4)). "
+            "The published .1 is 100; 0 never explores."
+        ),
+    ] = 100
+
+
+class Controller(ApiModel):
+    """The policy that chooses the weights."""
+
+    policy: Annotated[Literal["MESSPlus"], Field(description="Name of the policy.")] = "MESSPlus"
+    interval_seconds: Annotated[
+        Integer, Field(ge=5, le=300, description="Seconds from one choice of weights to the next.")
+    ] = 15
+    mess_plus: Annotated[
+        MESSPlusParameters | None, Field(description="Parameters of the policy MESSPlus; unset: the published ones.")
+    ] = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = tuple(
+        Rule(
+            cel=f"self.policy == '{policy}' || !has(self.{block})",
+            message=f"{block} has no effect with another policy than {policy}: remove it",
+            holds=lambda self, policy=policy, block=block: (
+                self.policy == policy or block not in self.model_dump(by_alias=True, exclude_none=True)
+            ),
+            field=f".{block}",
+        )
+        for policy, block in POLICY_BLOCKS.items()
+    )
+
+    def mess_plus_parameters(self) -> MESSPlusParameters:
+        """The block as written, or the published parameters where it is unset."""
+        return self.mess_plus or MESSPlusParameters()
+
+
+class ParentRef(ApiModel):
+    """A Gateway that the route attaches to."""
+
+    name: Annotated[DnsName, Field(description="Name of the Gateway.")]
+    namespace: Annotated[
+        DnsLabel | None, Field(description="Its namespace, which must allow routes from here; unset: this one.")
+    ] = None
+    section_name: Annotated[
+        DnsName | None, Field(description="One listener of the Gateway; unset: all that accept the route.")
+    ] = None
+
+
+class Traffic(ApiModel):
+    """Where requests come in."""
+
+    parent_refs: Annotated[
+        tuple[ParentRef, ...],
+        Field(
+            min_length=1,
+            max_length=4,
+            description="Gateways that the route attaches to.",
+            json_schema_extra=LIST_ATOMIC,
+        ),
+        UNIQUE_ITEMS,
+    ]
+    hostnames: Annotated[
+        tuple[
+            Annotated[
+                str,
+                StringConstraints(
+                    min_length=1,
+                    max_length=253,
+                    pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+                ),
+            ],
+            ...,
+        ],
+        Field(
+            max_length=16,
+            description="Host names of the requests; unset: every host of the listener.",
+            json_schema_extra=LIST_SET,
+        ),
+        UNIQUE_ITEMS,
+    ] = ()
+
+
+class PrometheusFeedback(ApiModel):
+    """A counter of judged requests: names and labels, never PromQL. The object's namespace is always matched."""
+
+    metric: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=128, pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"),
+        Field(description="Name of the counter."),
+    ] = "wattzoo_feedback_total"
+    member_label: Annotated[LabelName, Field(description="The label that holds the member's name.")] = "member"
+    outcome_label: Annotated[LabelName, Field(description="The label that holds the outcome.")] = "outcome"
+    satisfied_value: Annotated[
+        MatchValue, Field(min_length=1, description="The outcome that counts as satisfied; every other is not.")
+    ] = "satisfied"
+    match_labels: Annotated[
+        dict[str, MatchValue],
+        Field(
+            max_length=8,
+            description="Labels that the series must carry, so that services of one namespace do not count each other's.",
+        ),
+    ] = Field(default_factory=dict)
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.memberLabel != self.outcomeLabel",
+            message="memberLabel and outcomeLabel must differ",
+            holds=lambda self: self.member_label != self.outcome_label,
+            field=".memberLabel",
+        ),
+        Rule(
+            cel="!has(self.matchLabels) || !('namespace' in self.matchLabels)",
+            message="matchLabels must not contain namespace: it is always the object's own",
+            holds=lambda self: "namespace" not in self.match_labels,
+            field=".matchLabels",
+        ),
+        Rule(
+            cel="!has(self.matchLabels) || "
+            "(!(self.memberLabel in self.matchLabels) && !(self.outcomeLabel in self.matchLabels))",
+            message="matchLabels must not contain memberLabel or outcomeLabel",
+            holds=lambda s: s.member_label not in s.match_labels and s.outcome_label not in s.match_labels,
+            field=".matchLabels",
+        ),
+    )
+
+
+class Feedback(ApiModel):
+    """Where satisfaction comes from."""
+
+    prometheus: Annotated[PrometheusFeedback, Field(description="A counter in Prometheus.")]
+
+
+class LLMServiceSpec(ApiModel):
+    """The contract: how good and how fast answers must be, from which models, through which gateway."""
+
+    model_pool_ref: Annotated[ModelPoolRef, Field(description="The zoo that answers.")]
+    members: Annotated[
+        tuple[ServiceMember, ...] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="The members to use, with what is known of them; unset: all members of the pool.",
+            json_schema_extra=LIST_MAP_BY_NAME,
+        ),
+        UNIQUE_NAMES,
+    ] = None
+    safest_member: Annotated[
+        DnsLabel, Field(description="The member that traffic starts at, and goes to when nothing is known.")
+    ]
+    sla: Annotated[ServiceLevel, Field(description="What is promised.")]
+    controller: Annotated[Controller, Field(description="The policy that chooses the weights.")] = Controller()
+    traffic: Annotated[Traffic, Field(description="Where requests come in.")]
+    feedback: Annotated[Feedback, Field(description="Where satisfaction comes from.")]
+    mode: Annotated[
+        Mode,
+        Field(
+            description="Act: the route is written. Observe: decisions are made and reported, only status is written."
+        ),
+    ] = "Act"
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.members) || self.members.exists(m, m.name == self.safestMember)",
+            message="safestMember must be one of members",
+            holds=lambda s: s.members is None or any(member.name == s.safest_member for member in s.members),
+            field=".safestMember",
+        ),
+    )
+
+
+class LLMService(ApiModel):
+    """A promise on answers from a ModelPool, kept with the fewest joules: its service level, its route, its ledger."""
+
+    api_version: Literal["wattzoo.dev/v1alpha1"] = "wattzoo.dev/v1alpha1"
+    kind: Literal["LLMService"] = "LLMService"
+    metadata: ObjectMeta
+    spec: LLMServiceSpec
+    status: LLMServiceStatus = LLMServiceStatus()

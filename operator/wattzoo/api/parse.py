@@ -1,0 +1,174 @@
+"""From an object as the API server gives it to a frozen model, or an `InvalidSpec` that names field, value and rule.
+
+The CRD refuses the same objects; parsing again is for those stored before a rule existed and for tools without a
+cluster. A status that cannot be read is logged and dropped: it is the operator's own writing, and a stale one must not
+keep the object from being served.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from wattzoo.api.accelerator_pool import AcceleratorPool, AcceleratorPoolSpec, AcceleratorPoolStatus
+from wattzoo.api.base import API_VERSION, DNS_LABEL_PATTERN, ApiModel, ObjectMeta, get_path
+from wattzoo.api.llm_service import LLMService, LLMServiceSpec
+from wattzoo.api.llm_service_status import LLMServiceStatus
+from wattzoo.api.model_pool import ModelPool, ModelPoolSpec, ModelPoolStatus
+from wattzoo.api.model_profile import ModelProfile, ModelProfileSpec, ModelProfileStatus
+from wattzoo.errors import InvalidSpec, Problem
+
+Resource = AcceleratorPool | ModelPool | ModelProfile | LLMService
+Model = TypeVar("Model", bound=ApiModel)
+
+MAX_NAME_LENGTH = 63
+MAX_VALUE_LENGTH = 80
+
+log = logging.getLogger(__name__)
+
+
+def parse_accelerator_pool(raw: Mapping[str, Any]) -> AcceleratorPool:
+    """An AcceleratorPool from plain data; raises InvalidSpec."""
+    name = _check_identity(raw, "AcceleratorPool")
+    return AcceleratorPool(
+        metadata=_parse_metadata(raw, name),
+        spec=_parse_spec(AcceleratorPoolSpec, raw, name),
+        status=_parse_status(AcceleratorPoolStatus, raw, name),
+    )
+
+
+def parse_model_pool(raw: Mapping[str, Any]) -> ModelPool:
+    """A ModelPool from plain data; raises InvalidSpec."""
+    name = _check_identity(raw, "ModelPool")
+    return ModelPool(
+        metadata=_parse_metadata(raw, name),
+        spec=_parse_spec(ModelPoolSpec, raw, name),
+        status=_parse_status(ModelPoolStatus, raw, name),
+    )
+
+
+def parse_model_profile(raw: Mapping[str, Any]) -> ModelProfile:
+    """A ModelProfile from plain data; raises InvalidSpec."""
+    name = _check_identity(raw, "ModelProfile")
+    return ModelProfile(
+        metadata=_parse_metadata(raw, name),
+        spec=_parse_spec(ModelProfileSpec, raw, name),
+        status=_parse_status(ModelProfileStatus, raw, name),
+    )
+
+
+def parse_llm_service(raw: Mapping[str, Any]) -> LLMService:
+    """An LLMService from plain data; raises InvalidSpec."""
+    name = _check_identity(raw, "LLMService")
+    return LLMService(
+        metadata=_parse_metadata(raw, name),
+        spec=_parse_spec(LLMServiceSpec, raw, name),
+        status=_parse_status(LLMServiceStatus, raw, name),
+    )
+
+
+PARSERS = {
+    "AcceleratorPool": parse_accelerator_pool,
+    "ModelPool": parse_model_pool,
+    "ModelProfile": parse_model_profile,
+    "LLMService": parse_llm_service,
+}
+
+
+def parse(raw: Mapping[str, Any]) -> Resource:
+    """An object of any of the four kinds from plain data; raises InvalidSpec, also for an unknown kind."""
+    parser = PARSERS.get(str(raw.get("kind")))
+    if parser is None:
+        raise InvalidSpec(
+            _object_name(raw), (Problem("kind", _shown(raw.get("kind")), f"must be one of {', '.join(PARSERS)}"),)
+        )
+    return parser(raw)
+
+
+def _object_name(raw: Mapping[str, Any]) -> str:
+    parts = (raw.get("kind"), get_path(raw, ("metadata", "namespace")), get_path(raw, ("metadata", "name")))
+    return "/".join(str(part) for part in parts if part)
+
+
+def _check_identity(raw: Mapping[str, Any], kind: str) -> str:
+    """Refuse another kind or version; the object's name for messages."""
+    name = _object_name(raw)
+    problems = tuple(
+        Problem(field, _shown(raw.get(field)), f"must be {wanted}")
+        for field, wanted in (("apiVersion", API_VERSION), ("kind", kind))
+        if raw.get(field) != wanted
+    )
+    if problems:
+        raise InvalidSpec(name, problems)
+    return name
+
+
+def _parse_metadata(raw: Mapping[str, Any], obj: str) -> ObjectMeta:
+    metadata = _validate(ObjectMeta, raw.get("metadata"), "metadata", obj)
+    if len(metadata.name) > MAX_NAME_LENGTH:
+        rule = f"String should have at most {MAX_NAME_LENGTH} characters"
+        raise InvalidSpec(obj, (Problem("metadata.name", _shown(metadata.name), rule),))
+    if not re.fullmatch(DNS_LABEL_PATTERN, metadata.name):
+        rule = f"String should match pattern '{DNS_LABEL_PATTERN}'"
+        raise InvalidSpec(obj, (Problem("metadata.name", _shown(metadata.name), rule),))
+    return metadata
+
+
+def _parse_spec(model: type[Model], raw: Mapping[str, Any], obj: str) -> Model:
+    return _validate(model, raw.get("spec"), "spec", obj)
+
+
+def _parse_status(model: type[Model], raw: Mapping[str, Any], obj: str) -> Model:
+    """The status, or an empty one where there is none or where it cannot be read (logged)."""
+    try:
+        return _validate(model, raw.get("status") or {}, "status", obj)
+    except InvalidSpec as unreadable:
+        log.warning("status dropped, it cannot be read: %s", unreadable)
+        return model()
+
+
+def _validate(model: type[Model], data: Any, root: str, obj: str) -> Model:
+    """`data` as `model`, by wire names only; raises InvalidSpec with paths that start at `root`."""
+    plain = dict(data) if isinstance(data, Mapping) else data
+    try:
+        return model.model_validate(plain, by_alias=True, by_name=False)
+    except ValidationError as invalid:
+        errors = [error for error in invalid.errors(include_url=False) if not _is_echo(error, invalid)]
+        problems = tuple(_problem(error, root) for error in errors)
+        raise InvalidSpec(obj, problems) from invalid
+
+
+def _is_echo(error: ErrorDetails, invalid: ValidationError) -> bool:
+    """A list that pydantic calls too short only because its items are invalid."""
+    loc = error["loc"]
+    return error["type"] == "too_short" and any(
+        len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in invalid.errors(include_url=False)
+    )
+
+
+def _problem(error: ErrorDetails, root: str) -> Problem:
+    """One pydantic error as field path, value and rule; a rule's own field is looked up below its model."""
+    below = str(error.get("ctx", {}).get("field", "")).strip(".")
+    path = root
+    for step in error["loc"]:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    value = error["input"]
+    if below:
+        path += f".{below}"
+        value = get_path(value, below.split(".")) if isinstance(value, Mapping) else None
+    rule = "Unknown field" if error["type"] == "extra_forbidden" else error["msg"]
+    return Problem(path, "nothing" if error["type"] == "missing" else _shown(value), rule)
+
+
+def _shown(value: Any) -> str:
+    """A value as JSON, cut to a length that fits a condition; None reads `nothing`."""
+    if value is None:
+        return "nothing"
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
