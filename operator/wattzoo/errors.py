@@ -142,3 +142,5 @@ class Unreachable(ApplyError):
     """No answer, or one that says nothing about the write (429, 5xx, timeout): it may or may not have happened."""
 
     reason: ClassVar[str] = "APIServerUnreachable"
+    retry_after_seconds: float = 0.0
+    """What the server asked for (429), zero when it asked for nothing."""

@@ -147,7 +147,7 @@ class AcceleratorPoolSpec(ApiModel):
     power_budget_watts: Annotated[
         Annotated[Integer, Field(ge=1, le=1_000_000_000)] | None,
         Field(
-            description="At most this modelled power in watts for all that WattZoo manages here (replicas at full load); "
+            description="At most this modelled power in watts for what WattZoo manages here (replicas at full load); "
             "replicas that would exceed it are not added. Unset: no budget."
         ),
     ] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
+from pydantic.alias_generators import to_camel
 
 from wattzoo.api.base import (
     LIST_ATOMIC,
@@ -27,8 +28,19 @@ LABEL_NAME_PATTERN = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_NAME_PATTERN)]
 MatchValue = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9._:/@ -]*$")]
 
-POLICY_BLOCKS = {"MESSPlus": "messPlus"}
-"""Controller policy -> the one parameter block that belongs to it."""
+POLICY_BLOCKS = (("MESSPlus", "mess_plus"),)
+"""Each controller policy with the one parameter block that belongs to it."""
+
+
+def _belongs_to_policy(policy: str, block: str) -> Rule:
+    """The rule that a parameter block may only be written for its own policy; it bites from the second policy on."""
+    wire_name = to_camel(block)
+    return Rule(
+        cel=f"self.policy == '{policy}' || !has(self.{wire_name})",
+        message=f"{wire_name} has no effect with another policy than {policy}: remove it",
+        holds=lambda self: self.policy == policy or getattr(self, block) is None,
+        field=f".{wire_name}",
+    )
 
 
 class ModelPoolRef(ApiModel):
@@ -68,7 +80,7 @@ class AccuracyTarget(ApiModel):
         Field(
             ge=1,
             le=999,
-            description="The running share of satisfied requests must not fall below this, in thousandths (800 is 80 %).",
+            description="The running share of satisfied requests must not fall below this, in thousandths (800: 80 %).",
         ),
     ]
 
@@ -139,17 +151,7 @@ class Controller(ApiModel):
         MESSPlusParameters | None, Field(description="Parameters of the policy MESSPlus; unset: the published ones.")
     ] = None
 
-    RULES: ClassVar[tuple[Rule, ...]] = tuple(
-        Rule(
-            cel=f"self.policy == '{policy}' || !has(self.{block})",
-            message=f"{block} has no effect with another policy than {policy}: remove it",
-            holds=lambda self, policy=policy, block=block: (
-                self.policy == policy or block not in self.model_dump(by_alias=True, exclude_none=True)
-            ),
-            field=f".{block}",
-        )
-        for policy, block in POLICY_BLOCKS.items()
-    )
+    RULES: ClassVar[tuple[Rule, ...]] = tuple(_belongs_to_policy(policy, block) for policy, block in POLICY_BLOCKS)
 
     def mess_plus_parameters(self) -> MESSPlusParameters:
         """The block as written, or the published parameters where it is unset."""
@@ -219,7 +221,7 @@ class PrometheusFeedback(ApiModel):
         dict[str, MatchValue],
         Field(
             max_length=8,
-            description="Labels that the series must carry, so that services of one namespace do not count each other's.",
+            description="Labels that the series must carry, so that services do not count each other's feedback.",
         ),
     ] = Field(default_factory=dict)
 
@@ -275,9 +277,7 @@ class LLMServiceSpec(ApiModel):
     feedback: Annotated[Feedback, Field(description="Where satisfaction comes from.")]
     mode: Annotated[
         Mode,
-        Field(
-            description="Act: the route is written. Observe: decisions are made and reported, only status is written."
-        ),
+        Field(description="Act: the route is written. Observe: decisions are made and reported, nothing else."),
     ] = "Act"
 
     RULES: ClassVar[tuple[Rule, ...]] = (

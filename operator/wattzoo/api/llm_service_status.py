@@ -39,7 +39,8 @@ class LedgerStatus(StatusModel):
     debt_requests: Annotated[
         int | None,
         Field(
-            description="Satisfied requests missing from the promise (target times feedback, less satisfied); negative: a surplus."
+            description="Satisfied requests missing from the promise (target times feedback, less satisfied); "
+            "negative: a surplus."
         ),
     ] = None
     since: Annotated[Timestamp | None, Field(description="When counting began.")] = None
@@ -47,14 +48,16 @@ class LedgerStatus(StatusModel):
         Count | None,
         Field(
             alias="timeToFirstTokenP95Milliseconds",
-            description="Latest 95th percentile of the time to first token, in milliseconds; an estimate where servers are shared.",
+            description="Latest 95th percentile of the time to first token, in milliseconds; an estimate "
+            "where servers are shared.",
         ),
     ] = None
     time_per_output_token_p95_milliseconds: Annotated[
         Count | None,
         Field(
             alias="timePerOutputTokenP95Milliseconds",
-            description="Latest 95th percentile of the time per output token, in milliseconds; an estimate where servers are shared.",
+            description="Latest 95th percentile of the time per output token, in milliseconds; an estimate "
+            "where servers are shared.",
         ),
     ] = None
     latency: Annotated[
@@ -75,8 +78,8 @@ class EnergyStatus(StatusModel):
     provenance: Annotated[
         Literal["Measured", "Proportional", "Derived"] | None,
         Field(
-            description="Measured: servers of its own. Proportional: a shared server's measured joules, split by tokens or "
-            "requests. Derived: from profiles, not measured."
+            description="Measured: servers of its own. Proportional: a shared server's joules, split by tokens "
+            "or requests. Derived: from profiles, not measured."
         ),
     ] = None
     observed_at: Annotated[Timestamp | None, Field(description="Time of the latest sample behind it.")] = None

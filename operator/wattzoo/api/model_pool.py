@@ -64,8 +64,8 @@ class Variant(ApiModel):
     accelerators_per_replica: Annotated[
         Annotated[Integer, Field(ge=1, le=64)] | None,
         Field(
-            description="Accelerators that one replica holds (the tensor parallel degree of a server; what the pod template "
-            "of an adopted workload requests). Unset: 1."
+            description="Accelerators that one replica holds (the tensor parallel degree of a server; what the pods of an "
+            "adopted workload request). Unset: 1."
         ),
     ] = None
     min_replicas: Annotated[
@@ -193,7 +193,7 @@ class ModelPoolSpec(ApiModel):
         str,
         StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?$"),
         Field(
-            description="The one model name that every member answers to, which clients put into their requests. Immutable: "
+            description="The one model name that every member answers to and clients ask for. Immutable: "
             "during a change some replicas would refuse the other name."
         ),
     ]
@@ -210,8 +210,8 @@ class ModelPoolSpec(ApiModel):
     mode: Annotated[
         Mode,
         Field(
-            description="Act: replicas and servers are written. Observe: nothing but status is written; only adopted and "
-            "routed variants that run already can be seen."
+            description="Act: replicas and servers are written. Observe: nothing but status is written; only what "
+            "runs already (adopted and routed variants) can be seen."
         ),
     ] = "Act"
     scaling: Annotated[Scaling, Field(description="How replicas follow the load.")] = Scaling()

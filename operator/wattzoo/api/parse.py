@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -73,7 +73,7 @@ def parse_llm_service(raw: Mapping[str, Any]) -> LLMService:
     )
 
 
-PARSERS = {
+PARSERS: dict[str, Callable[[Mapping[str, Any]], Resource]] = {
     "AcceleratorPool": parse_accelerator_pool,
     "ModelPool": parse_model_pool,
     "ModelProfile": parse_model_profile,
