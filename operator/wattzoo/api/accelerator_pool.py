@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -26,6 +27,7 @@ from wattzoo.api.base import (
 from wattzoo.api.conditions import Condition
 
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+LABEL_KEY_PATTERN = r"^([a-z0-9][-a-z0-9.]{0,252}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 RESOURCE_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 PowerWatts = Annotated[Integer, Field(ge=1, le=100_000)]
 
@@ -155,6 +157,15 @@ class AcceleratorPoolSpec(ApiModel):
         Accelerator,
         Field(description="Power and memory of one accelerator, where the built-in table lacks it."),
     ] = Accelerator()
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.nodeSelector.all(k, k.size() <= 317 && k.matches('{LABEL_KEY_PATTERN}'))",
+            message="nodeSelector must have label keys: an optional DNS prefix and a slash, then up to 63 characters",
+            holds=lambda self: all(len(k) <= 317 and re.fullmatch(LABEL_KEY_PATTERN, k) for k in self.node_selector),
+            field=".nodeSelector",
+        ),
+    )
 
     def figures(self) -> AcceleratorFigures | None:
         """Figures of one accelerator: the spec's, else the built-in table's; None while any of the four is unknown."""

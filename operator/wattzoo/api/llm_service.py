@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -231,6 +232,12 @@ class PrometheusFeedback(ApiModel):
             message="memberLabel and outcomeLabel must differ",
             holds=lambda self: self.member_label != self.outcome_label,
             field=".memberLabel",
+        ),
+        Rule(
+            cel=f"!has(self.matchLabels) || self.matchLabels.all(k, k.matches('{LABEL_NAME_PATTERN}'))",
+            message="matchLabels must have label names: letters, digits and underscores, no digit first",
+            holds=lambda self: all(re.fullmatch(LABEL_NAME_PATTERN, name) for name in self.match_labels),
+            field=".matchLabels",
         ),
         Rule(
             cel="!has(self.matchLabels) || !('namespace' in self.matchLabels)",

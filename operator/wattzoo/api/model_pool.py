@@ -64,7 +64,7 @@ class Variant(ApiModel):
     accelerators_per_replica: Annotated[
         Annotated[Integer, Field(ge=1, le=64)] | None,
         Field(
-            description="Accelerators that one replica holds (the tensor parallel degree of a server; what the pods of an "
+            description="Accelerators that one replica holds (the tensor parallel degree of a server; what pods of an "
             "adopted workload request). Unset: 1."
         ),
     ] = None
