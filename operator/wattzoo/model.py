@@ -35,7 +35,7 @@ class Signal(StrEnum):
     """Canonical names of the series in `TelemetrySnapshot.groups`, whatever the exporters call them.
 
     The metrics profile maps exporters' names to these and scales to these units. A histogram's buckets arrive as its
-    cumulative `le` series under the one name. Gateway and feedback series keep their labels; their name is canonical.
+    cumulative `le` series under the one name. Labels stay as they are. Feedback series keep their metric's own name too.
     """
 
     REQUESTS_RUNNING = "requests_running"
@@ -44,12 +44,11 @@ class Signal(StrEnum):
     PROMPT_TOKENS = "prompt_tokens"
     GENERATION_TOKENS = "generation_tokens"
     REQUESTS_SUCCEEDED = "requests_succeeded"
-    TIME_TO_FIRST_TOKEN_SECONDS = "time_to_first_token_seconds"
-    TIME_PER_OUTPUT_TOKEN_SECONDS = "time_per_output_token_seconds"
+    TIME_TO_FIRST_TOKEN_SECONDS = "time_to_first_token_seconds"  # noqa: S105 - no password
+    TIME_PER_OUTPUT_TOKEN_SECONDS = "time_per_output_token_seconds"  # noqa: S105 - no password
     POWER_WATTS = "power_watts"
     ENERGY_JOULES = "energy_joules"
     GATEWAY_REQUESTS = "gateway_requests"
-    FEEDBACK = "feedback"
 
 
 class Kind(StrEnum):
@@ -189,3 +188,81 @@ class EventNote:
     reason: str
     message: str
     warning: bool = False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VariantKey:
+    """One variant of one member of a pool."""
+
+    member: str
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.member}/{self.variant}"
+
+
+class Backing(StrEnum):
+    """What stands behind a variant: servers we render, a Deployment we adopt, or a Service we only send traffic to."""
+
+    SERVER = "Server"
+    WORKLOAD = "Workload"
+    SERVICE = "Service"
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """What the passes need to know of one pod.
+
+    `ready_since_seconds` is None while it is not ready; `waiting_since_seconds` is set while the scheduler has no node
+    for it, with the scheduler's words in `waiting_message`.
+    """
+
+    name: str
+    accelerators: int
+    ready_since_seconds: float | None = None
+    terminating: bool = False
+    serving: bool = True
+    waiting_since_seconds: float | None = None
+    waiting_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantState:
+    """One variant as the API server shows it.
+
+    `desired` is None when there is nothing to scale (a missing Deployment, or a Service that is not ours).
+    `service` is the Service that carries its traffic and port its port; `service_exists` says whether it is there.
+    """
+
+    key: VariantKey
+    backing: Backing
+    exists: bool
+    desired: int | None
+    pods: tuple[PodView, ...]
+    service: str
+    port: int
+    service_exists: bool
+    accelerator_pool: str | None
+    accelerators_per_replica: int
+
+    @property
+    def ready(self) -> tuple[str, ...]:
+        """Names of the pods that can take requests now."""
+        return tuple(p.name for p in self.pods if p.ready_since_seconds is not None and not p.terminating and p.serving)
+
+    @property
+    def starting(self) -> int:
+        """Pods on their way to being ready, those without a node included."""
+        return sum(1 for p in self.pods if p.ready_since_seconds is None and not p.terminating)
+
+    @property
+    def terminating(self) -> int:
+        """Pods on their way out; their accelerators still count."""
+        return sum(1 for p in self.pods if p.terminating)
+
+    @property
+    def usable(self) -> bool:
+        """Whether traffic may be sent to it: ready pods, or for a Service that is not ours, that it exists."""
+        if self.backing is Backing.SERVICE:
+            return self.service_exists
+        return self.service_exists and bool(self.ready)

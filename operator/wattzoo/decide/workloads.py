@@ -1,0 +1,124 @@
+"""Joins a ModelPool's variants with what stands behind them: Deployments, Services and pods of one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from wattzoo.api.model_pool import Member, ModelPool, Variant
+from wattzoo.labels import selector_labels, variant_name
+from wattzoo.manifests import (
+    count_accelerators,
+    desired_replicas,
+    match_labels,
+    matches,
+    metadata,
+    template_spec,
+    view_pod,
+)
+from wattzoo.model import (
+    SERVER_PORT,
+    Backing,
+    ClusterSnapshot,
+    PodView,
+    Ref,
+    VariantKey,
+    VariantState,
+)
+
+DEFAULT_RESOURCE_NAMES = frozenset({"nvidia.com/gpu"})
+
+
+def variants_of(pool: ModelPool) -> Iterator[tuple[Member, Variant, VariantKey]]:
+    """Every variant with its member, in the order of the spec: the order that backendRefs keep."""
+    for member in pool.spec.members:
+        for variant in member.variants:
+            yield member, variant, VariantKey(member.name, variant.name)
+
+
+def resource_names(snapshot: ClusterSnapshot) -> frozenset[str]:
+    """Extended resources that count as accelerators anywhere in the cluster's AcceleratorPools."""
+    named = {
+        str((raw.get("spec") or {}).get("resourceName") or "nvidia.com/gpu")
+        for raw in snapshot.accelerator_pools.values()
+    }
+    return DEFAULT_RESOURCE_NAMES | named
+
+
+def _pods(snapshot: ClusterSnapshot, namespace: str, selector: Mapping[str, str]) -> tuple[PodView, ...]:
+    resources = resource_names(snapshot)
+    views = (
+        view_pod(pod, resources)
+        for pod in snapshot.pods
+        if metadata(pod).get("namespace") == namespace and matches(selector, pod)
+    )
+    return tuple(sorted((v for v in views if v is not None), key=lambda view: view.name))
+
+
+def _server(pool: ModelPool, variant: Variant, key: VariantKey, snapshot: ClusterSnapshot) -> VariantState:
+    namespace, name = pool.metadata.namespace or "", variant_name(pool.metadata.name, key)
+    deployment = snapshot.deployments.get(Ref(namespace, name))
+    return VariantState(
+        key=key,
+        backing=Backing.SERVER,
+        exists=deployment is not None,
+        desired=None if deployment is None else desired_replicas(deployment),
+        pods=_pods(snapshot, namespace, selector_labels(pool.metadata.name, key)),
+        service=name,
+        port=SERVER_PORT,
+        service_exists=Ref(namespace, name) in snapshot.services,
+        accelerator_pool=variant.accelerator_pool,
+        accelerators_per_replica=variant.accelerators,
+    )
+
+
+def _adopted(
+    pool: ModelPool, variant: Variant, key: VariantKey, deployment_name: str, snapshot: ClusterSnapshot
+) -> VariantState:
+    namespace, name = pool.metadata.namespace or "", variant_name(pool.metadata.name, key)
+    deployment = snapshot.deployments.get(Ref(namespace, deployment_name))
+    pods: tuple[PodView, ...] = ()
+    asked = 0
+    if deployment is not None:
+        pods = _pods(snapshot, namespace, match_labels(deployment))
+        asked = count_accelerators(template_spec(deployment), resource_names(snapshot))
+    return VariantState(
+        key=key,
+        backing=Backing.WORKLOAD,
+        exists=deployment is not None,
+        desired=None if deployment is None else desired_replicas(deployment),
+        pods=pods,
+        service=name,
+        port=SERVER_PORT,
+        service_exists=Ref(namespace, name) in snapshot.services,
+        accelerator_pool=variant.accelerator_pool,
+        accelerators_per_replica=max(variant.accelerators, asked),
+    )
+
+
+def _routed(pool: ModelPool, key: VariantKey, service: str, port: int, snapshot: ClusterSnapshot) -> VariantState:
+    exists = Ref(pool.metadata.namespace or "", service) in snapshot.services
+    return VariantState(
+        key=key,
+        backing=Backing.SERVICE,
+        exists=exists,
+        desired=None,
+        pods=(),
+        service=service,
+        port=port,
+        service_exists=exists,
+        accelerator_pool=None,
+        accelerators_per_replica=0,
+    )
+
+
+def observe_variants(pool: ModelPool, snapshot: ClusterSnapshot) -> tuple[VariantState, ...]:
+    """The state of every variant of a pool, in the order of its spec."""
+    states = []
+    for _, variant, key in variants_of(pool):
+        if variant.service_ref is not None:
+            states.append(_routed(pool, key, variant.service_ref.name, variant.service_ref.port, snapshot))
+        elif variant.workload_ref is not None:
+            states.append(_adopted(pool, variant, key, variant.workload_ref.name, snapshot))
+        else:
+            states.append(_server(pool, variant, key, snapshot))
+    return tuple(states)

@@ -1,0 +1,173 @@
+"""What the pure stages hand each other: findings, estimates and decisions, as plain frozen values.
+
+They stand below the stages because estimate, plan and report may not import one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wattzoo.api.conditions import Reason
+from wattzoo.model import VariantKey
+from wattzoo_policies.signals import Decision, LedgerSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that keeps an object from being what its spec asks for: a reason of the closed set and a sentence."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class VariantSignals:
+    """What telemetry says of one variant; None is unknown.
+
+    running, waiting: requests over all ready pods. served_rps: requests finished per second. input_tokens and
+    output_tokens: means per finished request. watts: power of its pods, joules per second of their energy counters
+    where those are known. observed_at_seconds: oldest of the newest samples behind them. covered: ready pods whose
+    energy is known.
+    """
+
+    running: float | None = None
+    waiting: float | None = None
+    served_rps: float | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    watts: float | None = None
+    observed_at_seconds: float | None = None
+    energy_at_seconds: float | None = None
+    covered: int = 0
+    problems: tuple[str, ...] = ()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is known that nothing runs or waits; unknown is not idle."""
+        return self.running == 0.0 and self.waiting == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLoad:
+    """Requests per second that the gateway sent for one service, in all and by variant; None is unknown."""
+
+    total_rps: float | None = None
+    recent_rps: float | None = None
+    by_variant_rps: Mapping[VariantKey, float] = field(default_factory=dict)
+    counted: Mapping[VariantKey, float] = field(default_factory=dict)
+    """Requests by variant within the window, to compare shares with weights."""
+    observed_at_seconds: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What one replica of a variant carries at the strictest latency target, and its energy there.
+
+    rps is None when the target cannot be kept or the profile is missing (`problem` says which).
+    """
+
+    rps: float | None = None
+    joules_per_request: float | None = None
+    idle_watts: float | None = None
+    max_watts: float | None = None
+    problem: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberEnergy:
+    """Joules of one request at a member.
+
+    average: measured joules over requests, idle and start-up included. marginal: the same less the idle power of
+    capacity that was not used, which is the fleet's cost and not the request's; policies compare members by it, else a
+    member with little traffic would look dear because it has little traffic. measured: False when from the profile.
+    """
+
+    average_joules: float | None = None
+    marginal_joules: float | None = None
+    watts: float | None = None
+    measured: bool = False
+    shared: bool = False
+    observed_at_seconds: float | None = None
+    coverage_percent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """95th percentiles from the engines' histograms over a window, in seconds; None is unknown."""
+
+    time_to_first_token_seconds: float | None = None
+    time_per_output_token_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionInput:
+    """One thing a decision rested on, as a reader sees it."""
+
+    name: str
+    value: str
+    at_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDecision:
+    """Weights of one service's route, by variant in stable order, and why.
+
+    weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay.
+    """
+
+    at_seconds: float
+    weights: Mapping[VariantKey, int]
+    reason: str
+    message: str
+    held: bool = False
+    policy: Decision | None = None
+    inputs: tuple[DecisionInput, ...] = ()
+
+    @property
+    def wish(self) -> Mapping[str, float]:
+        """Shares by member that would be best if every member were ready; empty when unknown."""
+        return {} if self.policy is None else self.policy.wish
+
+
+@dataclass(frozen=True, slots=True)
+class VariantPlan:
+    """Replicas of one variant: what is asked for now, what was wished for, and what cut the wish."""
+
+    key: VariantKey
+    replicas: int | None
+    wished: int | None
+    reason: str
+    message: str
+    retiring: bool = False
+    limited_by: Finding | None = None
+    utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDecision:
+    """Replicas of all variants of a pool, in the order of its spec."""
+
+    at_seconds: float
+    variants: tuple[VariantPlan, ...]
+    reason: str
+    message: str
+    held: bool = False
+    watts: float | None = None
+    binding_constraint: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def replicas(self) -> dict[VariantKey, int]:
+        """Replicas by variant, of those that can be scaled."""
+        return {plan.key: plan.replicas for plan in self.variants if plan.replicas is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFigures:
+    """What a service's status reports besides its decision."""
+
+    ledger: LedgerSummary | None = None
+    load: ServiceLoad = field(default_factory=ServiceLoad)
+    energy: Mapping[str, MemberEnergy] = field(default_factory=dict)
+    latencies: Latencies = field(default_factory=Latencies)

@@ -1,0 +1,1 @@
+"""What users read: conditions, decision records and events. Pure."""
