@@ -35,7 +35,8 @@ class Signal(StrEnum):
     """Canonical names of the series in `TelemetrySnapshot.groups`, whatever the exporters call them.
 
     The metrics profile maps exporters' names to these and scales to these units. A histogram's buckets arrive as its
-    cumulative `le` series under the one name. Labels stay as they are. Feedback series keep their metric's own name too.
+    cumulative `le` series under the one name. Labels stay as they are. A feedback series keeps its metric's own
+    name as the label `__name__`.
     """
 
     REQUESTS_RUNNING = "requests_running"
@@ -49,6 +50,7 @@ class Signal(StrEnum):
     POWER_WATTS = "power_watts"
     ENERGY_JOULES = "energy_joules"
     GATEWAY_REQUESTS = "gateway_requests"
+    FEEDBACK = "feedback"
 
 
 class Kind(StrEnum):
