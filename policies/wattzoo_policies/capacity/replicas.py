@@ -1,0 +1,126 @@
+"""How many replicas each variant needs for its demand: the plain rule, up and down at once.
+
+It is deliberately simple (a joint plan over models and pools is another law behind the same protocol): replicas =
+ceil(demand * (1 + reserve) / capacity at the SLO knee), within the variant's bounds and the accelerators there are.
+What must not flap or shrink on thin evidence is put around it by the `with_*` wrappers of `limits`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from wattzoo_policies.protocols import ReplicaLaw
+from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, VariantDemand, VariantReplicas
+
+
+def make_replica_rule(reserve: float = 0.3) -> ReplicaLaw:
+    """Return the rule with a reserve (share of the demand kept free on top of it)."""
+    if not (math.isfinite(reserve) and reserve >= 0.0):
+        raise ValueError(f"reserve must be a number of at least 0, not {reserve}")
+
+    def rule(history: ReplicaHistory, request: ReplicaRequest) -> tuple[ReplicaHistory, ReplicaPlan]:
+        wishes = tuple(_wish(variant, reserve) for variant in request.variants)
+        return history, ReplicaPlan(fit_accelerators(wishes, request))
+
+    return rule
+
+
+def estimate_peak_rps(
+    samples: Sequence[tuple[float, float]], at_seconds: float, horizon_seconds: float, lead_seconds: float = 0.0
+) -> float | None:
+    """Return the rate to be ready for: the largest recent sample, and a rising trend carried on over the lead time.
+
+    samples: (at_seconds, rate), oldest first; those older than the horizon or not finite do not count. `None` without
+    any. The trend is the slope between the means of the younger and the older half.
+    """
+    recent = [(at, rate) for at, rate in samples if at_seconds - horizon_seconds <= at <= at_seconds and rate >= 0.0]
+    recent = [(at, rate) for at, rate in recent if math.isfinite(rate)]
+    if not recent:
+        return None
+    peak = max(rate for _, rate in recent)
+    half = len(recent) // 2
+    if half == 0 or lead_seconds <= 0.0:
+        return peak
+    old, young = _mean(recent[:half]), _mean(recent[-half:])
+    slope = (young[1] - old[1]) / (young[0] - old[0]) if young[0] > old[0] else 0.0
+    return max(peak, young[1] + max(0.0, slope) * (at_seconds + lead_seconds - young[0]))
+
+
+def estimate_variant_demand(
+    services: Sequence[tuple[float | None, Mapping[str, float]]], splits: Mapping[str, Mapping[str, float]]
+) -> dict[str, float | None]:
+    """Return requests per second by variant.
+
+    services: of each its rate (`None`: unknown) and the shares of the members that it wishes for. splits: of each
+    member the shares of its variants. A variant that an unknown rate may reach is unknown.
+    """
+    demand: dict[str, float | None] = {variant: 0.0 for variants in splits.values() for variant in variants}
+    for rate, weights in services:
+        for member, weight in weights.items():
+            for variant, share in splits.get(member, {}).items():
+                if weight * share == 0.0:
+                    continue
+                sofar = demand[variant]
+                demand[variant] = None if rate is None or sofar is None else sofar + rate * weight * share
+    return demand
+
+
+def fit_accelerators(wishes: Sequence[VariantReplicas], request: ReplicaRequest) -> tuple[VariantReplicas, ...]:
+    """Cut increases that the accelerators of a pool do not allow, one replica at a time from the largest increase.
+
+    What runs already is never cut here (a cap below use forbids increases and no more).
+    """
+    replicas = {wish.variant: wish.replicas for wish in wishes}
+    cut: set[str] = set()
+    for pool, cap in request.max_accelerators.items():
+        inside = [variant for variant in request.variants if variant.accelerator_pool == pool]
+        while sum(replicas[v.variant] * v.accelerators_per_replica for v in inside) > cap:
+            rising = [v for v in inside if replicas[v.variant] > max(v.current_replicas, v.min_replicas)]
+            if not rising:
+                break
+            most = max(rising, key=lambda v: (replicas[v.variant] - v.current_replicas) * v.accelerators_per_replica)
+            replicas[most.variant] -= 1
+            cut.add(most.variant)
+    return tuple(
+        replace(
+            wish,
+            replicas=replicas[wish.variant],
+            reason="AcceleratorsExhausted",
+            message=f"{wish.message}; cut to {replicas[wish.variant]} by the pool's accelerators",
+        )
+        if wish.variant in cut
+        else wish
+        for wish in wishes
+    )
+
+
+def _wish(variant: VariantDemand, reserve: float) -> VariantReplicas:
+    """Decide one variant alone; what is unknown holds."""
+    name, current = variant.variant, variant.current_replicas
+    if variant.demand_rps is None or not math.isfinite(variant.demand_rps):
+        held = _clip(current, variant)
+        return VariantReplicas(name, held, None, "DemandUnknown", f"demand unknown, {held} kept")
+    if variant.capacity_rps is None or not variant.capacity_rps > 0.0:
+        held = _clip(current, variant)
+        return VariantReplicas(name, held, None, "CapacityUnknown", f"no capacity at this latency target, {held} kept")
+    needed = math.ceil(variant.demand_rps * (1.0 + reserve) / variant.capacity_rps - 1e-9)
+    replicas = _clip(needed, variant)
+    message = (
+        f"{variant.demand_rps:.2f} requests/s and {reserve:.0%} reserve at {variant.capacity_rps:.2f} "
+        f"per replica need {needed}"
+    )
+    if replicas > needed:
+        return VariantReplicas(name, replicas, needed, "AtMinimum", f"{message}; at least {replicas} declared")
+    if replicas < needed:
+        return VariantReplicas(name, replicas, needed, "AtMaximum", f"{message}; at most {replicas} declared")
+    return VariantReplicas(name, replicas, needed, "DemandMet", message)
+
+
+def _clip(replicas: int, variant: VariantDemand) -> int:
+    return max(variant.min_replicas, min(variant.max_replicas, replicas))
+
+
+def _mean(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return sum(at for at, _ in samples) / len(samples), sum(rate for _, rate in samples) / len(samples)

@@ -1,0 +1,1 @@
+"""Wrappers that make a replica law safe to act on: each takes a law and returns a law."""
