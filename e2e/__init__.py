@@ -1,0 +1,1 @@
+"""End-to-end: a real control plane, an emulated model server, scenarios and the demo."""
