@@ -48,7 +48,7 @@ def exec_(command: Command, run_dir: RunDir = None) -> None:
     """Run a command inside the running cluster."""
     cluster = Cluster.attach(run_dir)
     argv = cluster.command(command)
-    os.execvpe(argv[0], argv, cluster.caller_environment())
+    os.execvpe(argv[0], argv, cluster.caller_environment())  # noqa: S606 (no shell is meant)
 
 
 @app.command(context_settings=PASS_ON)

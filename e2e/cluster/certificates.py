@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import ipaddress
 import json
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def private_pem(key: Key | rsa.RSAPrivateKey) -> bytes:
     )
 
 
-def make_authority(now: datetime.datetime) -> tuple[x509.Certificate, Key]:
+def make_authority(now: dt.datetime) -> tuple[x509.Certificate, Key]:
     """A self-signed certificate authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "wattzoo-e2e")])
@@ -61,7 +61,7 @@ def sign(
     key: Key,
     issuer: x509.Name,
     issuer_key: Key,
-    now: datetime.datetime,
+    now: dt.datetime,
     extensions: Sequence[x509.ExtensionType],
 ) -> x509.Certificate:
     """A certificate that was valid an hour ago already (clocks differ) and stays so for VALID_DAYS."""
@@ -71,8 +71,8 @@ def sign(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=VALID_DAYS))
         .add_extension(constraints, critical=True)
     )
     for extension in extensions:
@@ -80,7 +80,7 @@ def sign(
     return builder.sign(issuer_key, hashes.SHA256())
 
 
-def make_client(client: Client, ca: x509.Certificate, ca_key: Key, now: datetime.datetime) -> tuple[bytes, bytes]:
+def make_client(client: Client, ca: x509.Certificate, ca_key: Key, now: dt.datetime) -> tuple[bytes, bytes]:
     """(certificate, key) in PEM: the common name is the user, organisations are its groups."""
     key = ec.generate_private_key(ec.SECP256R1())
     parts = [x509.NameAttribute(NameOID.COMMON_NAME, client.user)]
@@ -91,7 +91,7 @@ def make_client(client: Client, ca: x509.Certificate, ca_key: Key, now: datetime
     return certificate.public_bytes(serialization.Encoding.PEM), private_pem(key)
 
 
-def make_server(ca: x509.Certificate, ca_key: Key, now: datetime.datetime) -> tuple[bytes, bytes]:
+def make_server(ca: x509.Certificate, ca_key: Key, now: dt.datetime) -> tuple[bytes, bytes]:
     """(certificate, key) in PEM for the API server."""
     key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(ip)) for ip in SERVER_IPS]
@@ -126,7 +126,7 @@ def client_credentials(certificate: bytes, key: bytes) -> dict[str, str]:
     }
 
 
-def write_certificates(folder: Path, now: datetime.datetime) -> None:
+def write_certificates(folder: Path, now: dt.datetime) -> None:
     """Write ca.crt, server.{crt,key}, service-account.{key,pub} and <client>.{crt,key,kubeconfig} into `folder`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca, ca_key = make_authority(now)

@@ -6,7 +6,7 @@ through `nsenter`) and from inside (commands run directly), so tests and the com
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import fcntl
 import json
 import os
@@ -171,7 +171,7 @@ class Cluster:
         return self.namespace.join_command([str(part) for part in argv], cwd or Path.cwd())
 
     def caller_environment(self) -> dict[str, str]:
-        """This process's environment with the cluster's on top, but with the caller's own HOME and PATH kept."""
+        """The environment of this process with the cluster's on top, but with the caller's own HOME and PATH kept."""
         path = f"{self.bin_dir}:{os.environ.get('PATH', os.defpath)}"
         own = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
         return own | self.environment | {"PATH": path, "HOME": os.environ.get("HOME", str(self.run_dir))}
@@ -181,8 +181,8 @@ class Cluster:
     ) -> subprocess.CompletedProcess[Any]:
         """Run a command inside and wait for it; `options` are those of `subprocess.run`."""
         environment = self.caller_environment() | dict(env or {})
-        options.setdefault("check", False)
-        return subprocess.run(self.command(argv, cwd), env=environment, **options)
+        check = bool(options.pop("check", False))
+        return subprocess.run(self.command(argv, cwd), env=environment, check=check, **options)
 
     def kubectl(self, *arguments: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002
         """Kubectl as the administrator; returns its standard output, raises CommandError when `check`."""
@@ -215,7 +215,8 @@ class Cluster:
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """Name -> {pid, alive, exit_code, argv} of everything that was started."""
-        return self.namespace.request(do="status")
+        answer: dict[str, dict[str, Any]] = self.namespace.request(do="status")["processes"]
+        return answer
 
     def alive(self, name: str) -> bool:
         """Whether the process runs; False for names that were never started."""
@@ -323,8 +324,8 @@ def prepare_run_dir(run_dir: Path, options: Options) -> None:
         folder.mkdir(parents=True)
     for name, path in build.binaries().items():
         (layout.bin_dir / name).symlink_to(path)
-    write_certificates(layout.certificates_dir, datetime.datetime.now(datetime.UTC))
+    write_certificates(layout.certificates_dir, dt.datetime.now(dt.UTC))
     (layout.config_dir / "audit-policy.yaml").write_text(AUDIT_POLICY)
     (layout.config_dir / "kwok-stages.yaml").write_text(kwok.render_stages_file())
     (layout.prometheus_dir / "prometheus.yaml").write_text(prometheus.render_config(layout))
-    gateway.prepare(layout, build.envoy_binary())
+    gateway.prepare(layout, build.binaries()["envoy"])

@@ -111,9 +111,12 @@ class Init:
             case {"do": "signal", "name": name, "number": number}:
                 return self.send_signal(name, number)
             case {"do": "status"}:
-                return {name: process.as_json() for name, process in self.processes.items()}
+                return {"processes": {name: process.as_json() for name, process in self.processes.items()}}
             case {"do": "namespace"}:
-                return {"network": os.readlink("/proc/self/ns/net"), "user": os.readlink("/proc/self/ns/user")}
+                return {
+                    "network": str(Path("/proc/self/ns/net").readlink()),
+                    "user": str(Path("/proc/self/ns/user").readlink()),
+                }
             case {"do": "end"}:
                 self.ending = True
                 return {}
@@ -143,7 +146,7 @@ def handle(connection: socket.socket, init: Init) -> None:
         connection.settimeout(5)
         with connection.makefile("rwb") as stream:
             try:
-                reply = {"ok": init.answer(json.loads(stream.readline()))}
+                reply: dict[str, Any] = {"ok": init.answer(json.loads(stream.readline()))}
             except (OSError, ValueError, TypeError) as error:
                 reply = {"error": str(error)}
             stream.write(json.dumps(reply).encode() + b"\n")
@@ -166,19 +169,19 @@ def serve(init: Init, listener: socket.socket, lifeline: int | None) -> None:
             selector.register(lifeline, selectors.EVENT_READ)
         while not init.ending:
             for key, _ in selector.select():
+                init.reap()
                 if key.fileobj is listener:
                     handle(listener.accept()[0], init)
                 elif key.fd == wake_read:
                     os.read(wake_read, 4096)
                 else:
                     return
-            init.reap()
 
 
 def main(run_dir: Path, lifeline: int | None) -> None:
     """Set up, listen, serve; returning ends the namespace and everything in it."""
     if lifeline is not None:
-        os.set_inheritable(lifeline, False)
+        os.set_inheritable(lifeline, False)  # noqa: FBT003 (its signature)
     set_up_network()
     set_up_mounts(run_dir)
     os.chdir(run_dir)  # a Unix socket's path may have 107 bytes only; the folder's may be longer

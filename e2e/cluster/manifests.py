@@ -15,7 +15,7 @@ import yaml
 
 from e2e.cluster.errors import BuildError
 from e2e.cluster.paths import cache_dir
-from e2e.cluster.programs import PROGRAMS
+from e2e.cluster.programs import program_named
 from e2e.cluster.toolchain import go_environment
 
 SOURCES = (
@@ -27,7 +27,7 @@ FORMAT = "1"  # raise it when what this module writes changes
 
 def gateway_program_hash() -> str:
     """The CRDs belong to the versions that Envoy Gateway's module pins."""
-    return next(program for program in PROGRAMS if program.name == "envoy-gateway").content_hash()
+    return program_named("envoy-gateway").content_hash()
 
 
 def manifests_file() -> Path:
@@ -48,7 +48,7 @@ def parse_objects(text: str) -> list[dict[str, Any]]:
 
 def extract_manifests(go: Path) -> None:
     """Write the objects of both modules, read from the module cache, into one JSON file."""
-    module_dir = next(program for program in PROGRAMS if program.name == "envoy-gateway").module_dir
+    module_dir = program_named("envoy-gateway").module_dir
     objects: list[dict[str, Any]] = []
     for module, folder in SOURCES:
         command = [str(go), "mod", "download", "-json", module]

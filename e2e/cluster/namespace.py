@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -35,7 +36,8 @@ def require_tools() -> None:
     missing = sorted({package for name, package in REQUIRED_TOOLS.items() if tool(name) is None})
     if missing:
         raise MissingRequirementError(
-            f"missing system packages: {' '.join(missing)} (Debian and Ubuntu: `apt-get install {' '.join(missing)}` as root)"
+            f"missing system packages: {' '.join(missing)} (on Debian and Ubuntu, as root: "
+            f"`apt-get install {' '.join(missing)}`)"
         )
 
 
@@ -59,15 +61,20 @@ def forbidden_message(reason: str) -> str:
     restricted = Path(APPARMOR_SWITCH)
     if restricted.exists() and restricted.read_text().strip() == "1":
         remedy = (
-            "AppArmor forbids unprivileged user namespaces here (the default of Ubuntu since 23.10). As root, until the "
-            "next boot: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+            "AppArmor forbids unprivileged user namespaces here (Ubuntu's default since 23.10). As root, until the next "
+            "boot: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
         )
     else:
         remedy = (
-            "this machine forbids unprivileged user namespaces. As root: `sysctl -w user.max_user_namespaces=10000`, on "
-            "older Debian `sysctl -w kernel.unprivileged_userns_clone=1`; in a container allow the system call unshare"
+            "this machine forbids unprivileged user namespaces. As root: `sysctl -w user.max_user_namespaces=10000`, "
+            "on older Debian `sysctl -w kernel.unprivileged_userns_clone=1`; in a container allow the system call unshare"
         )
     return f"cannot make namespaces ({reason}): {remedy}; or run the same command as root"
+
+
+def namespace_id(kind: str) -> str:
+    """The identity of this process's own namespace of a kind, e.g. `net:[4026531840]`."""
+    return str(Path(f"/proc/self/ns/{kind}").readlink())
 
 
 def open_socket(run_dir: Path) -> socket.socket:
@@ -124,14 +131,14 @@ class Namespace:
 
     def inside(self) -> bool:
         """Whether this very process runs in the namespace already."""
-        return os.readlink("/proc/self/ns/net") == self.request(do="namespace")["network"]
+        return bool(namespace_id("net") == self.request(do="namespace")["network"])
 
     def join_command(self, argv: list[str], cwd: Path) -> list[str]:
         """`argv` as a command that runs inside, in folder `cwd`, wherever the caller is."""
         if self.inside():
             return argv
         namespace = self.request(do="namespace")
-        own_user = os.readlink("/proc/self/ns/user") == namespace["user"]
+        own_user = namespace_id("user") == namespace["user"]
         user = [] if own_user else ["--preserve-credentials", "-U"]
         enter = [str(tool("nsenter")), *user, "-n", "-m", "-p", "-t", str(self.holder_pid()), "--"]
         setpriv = tool("setpriv")  # else killing the caller would leave the command running
@@ -158,8 +165,6 @@ class Namespace:
 
 def wait_for_end(pidfd: int, timeout_seconds: float) -> None:
     """Wait until the process behind `pidfd` is gone (a pidfd becomes readable then), and close it."""
-    import select  # noqa: PLC0415
-
     try:
         readable, _, _ = select.select([pidfd], [], [], timeout_seconds)
     finally:

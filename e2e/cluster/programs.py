@@ -79,6 +79,21 @@ PROGRAMS: tuple[Program, ...] = (
         tags="remove_all_sd,enable_kubernetes_sd",
         stamps=("github.com/prometheus/common/version.Version=3.14.0",),
     ),
-    Program("envoy-gateway", "envoy-gateway", "github.com/envoyproxy/gateway/cmd/envoy-gateway", "1.9.1"),
+    Program(
+        "envoy-gateway",
+        "envoy-gateway",
+        "github.com/envoyproxy/gateway/cmd/envoy-gateway",
+        "1.9.1",
+        # It would take ports 8080 and 8081 of the host, which no setting of its own changes and the operator needs.
+        stamps=(
+            "sigs.k8s.io/controller-runtime/pkg/metrics/server.DefaultBindAddress=127.0.0.1:19080",
+            "github.com/envoyproxy/gateway/internal/provider/kubernetes.healthProbeBindAddress=127.0.0.1:19081",
+        ),
+    ),
     Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", "4.2.4"),
 )
+
+
+def program_named(name: str) -> Program:
+    """The entry of the table."""
+    return next(program for program in PROGRAMS if program.name == name)

