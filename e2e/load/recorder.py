@@ -23,6 +23,7 @@ class Recorder:
     def __init__(self, lines: IO[str] | None) -> None:
         self.lines = lines
         self.hide_feedback = False
+        self.started_unix_seconds: float | None = None
         self.registry = CollectorRegistry()
         self.feedback = Counter(
             "wattzoo_feedback",
@@ -65,9 +66,10 @@ class Recorder:
         self.feedback.labels(record.namespace, record.service, record.member, outcome).inc()
 
     def summary(self) -> dict[str, object]:
-        """Return what a report needs; late_p99_ms says how punctual this generator itself was."""
+        """Return what a report needs; late_p99_ms says how punctual this generator was, started_unix_seconds is its 0."""
         sent = sum(self.codes.values())
         return {
+            "started_unix_seconds": self.started_unix_seconds,
             "sent": sent,
             "failed": sent - self.codes["200"],
             "codes": dict(self.codes),

@@ -40,6 +40,7 @@ async def run_schedule(schedule: Sequence[Arrival], options: RunOptions, recorde
             connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
             origin = time.monotonic()
+            recorder.started_unix_seconds = time.time()
             client = GatewayClient(session, options.gateway_url, options.served_model, origin)
             async with asyncio.TaskGroup() as group:
                 for arrival in schedule:
