@@ -66,7 +66,7 @@ class Recorder:
         self.feedback.labels(record.namespace, record.service, record.member, outcome).inc()
 
     def summary(self) -> dict[str, object]:
-        """Return what a report needs; late_p99_ms says how punctual this generator was, started_unix_seconds is its 0."""
+        """Return what a report needs; late_p99_ms: how punctual this generator was; started_unix_seconds: its 0."""
         sent = sum(self.codes.values())
         return {
             "started_unix_seconds": self.started_unix_seconds,
