@@ -123,11 +123,10 @@ def exactly_one(*values: object) -> bool:
 def _unique(key: Callable[[Any], Any], what: str) -> Callable[[tuple[Item, ...]], tuple[Item, ...]]:
     def check(items: tuple[Item, ...]) -> tuple[Item, ...]:
         seen: set[Any] = set()
-        for item in items:
+        for index, item in enumerate(items):
             if key(item) in seen:
-                raise PydanticCustomError(
-                    "rule", "{rule}", {"rule": f"Duplicate value: {what} {key(item)!r} is listed twice", "field": ""}
-                )
+                rule = f"Duplicate value: {what} {key(item)!r} is listed twice"
+                raise PydanticCustomError("rule", "{rule}", {"rule": rule, "field": f"[{index}]"})
             seen.add(key(item))
         return items
 

@@ -30,6 +30,30 @@ Model = TypeVar("Model", bound=ApiModel)
 MAX_NAME_LENGTH = 63
 MAX_VALUE_LENGTH = 80
 
+_WORDING = {
+    "missing": "Required value",
+    "extra_forbidden": "unknown field",
+    "greater_than_equal": "should be greater than or equal to {ge}",
+    "less_than_equal": "should be less than or equal to {le}",
+    "string_pattern_mismatch": "should match '{pattern}'",
+    "string_too_short": "should be at least {min_length} chars long",
+    "string_too_long": "may not be more than {max_length} bytes",
+    "too_short_items": "should have at least {min_length} items",
+    "too_long_items": "must have at most {max_length} items",
+    "too_short_properties": "should have at least {min_length} properties",
+    "too_long_properties": "must have at most {max_length} items",
+}
+_TYPES = (
+    ("int_", "integer"),
+    ("bool_", "boolean"),
+    ("string_type", "string"),
+    ("tuple_type", "array"),
+    ("dict_type", "object"),
+    ("model_type", "object"),
+    ("datetime_", "date-time"),
+    ("timezone_", "date-time"),
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -112,10 +136,10 @@ def _check_identity(raw: Mapping[str, Any], kind: str) -> str:
 def _parse_metadata(raw: Mapping[str, Any], obj: str) -> ObjectMeta:
     metadata = _validate(ObjectMeta, raw.get("metadata"), "metadata", obj)
     if len(metadata.name) > MAX_NAME_LENGTH:
-        rule = f"String should have at most {MAX_NAME_LENGTH} characters"
+        rule = f"may not be more than {MAX_NAME_LENGTH} bytes"
         raise InvalidSpec(obj, (Problem("metadata.name", _shown(metadata.name), rule),))
     if not re.fullmatch(DNS_LABEL_PATTERN, metadata.name):
-        rule = f"String should match pattern '{DNS_LABEL_PATTERN}'"
+        rule = f"should match '{DNS_LABEL_PATTERN}'"
         raise InvalidSpec(obj, (Problem("metadata.name", _shown(metadata.name), rule),))
     return metadata
 
@@ -135,6 +159,8 @@ def _parse_status(model: type[Model], raw: Mapping[str, Any], obj: str) -> Model
 
 def _validate(model: type[Model], data: Any, root: str, obj: str) -> Model:
     """`data` as `model`, by wire names only; raises InvalidSpec with paths that start at `root`."""
+    if data is None:
+        raise InvalidSpec(obj, (Problem(root, "nothing", "Required value"),))
     plain = dict(data) if isinstance(data, Mapping) else data
     try:
         return model.model_validate(plain, by_alias=True, by_name=False)
@@ -154,16 +180,34 @@ def _is_echo(error: ErrorDetails, invalid: ValidationError) -> bool:
 
 def _problem(error: ErrorDetails, root: str) -> Problem:
     """One pydantic error as field path, value and rule; a rule's own field is looked up below its model."""
-    below = str(error.get("ctx", {}).get("field", "")).strip(".")
+    context = error.get("ctx", {})
     path = root
     for step in error["loc"]:
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
     value = error["input"]
-    if below:
-        path += f".{below}"
-        value = get_path(value, below.split(".")) if isinstance(value, Mapping) else None
-    rule = "Unknown field" if error["type"] == "extra_forbidden" else error["msg"]
-    return Problem(path, "nothing" if error["type"] == "missing" else _shown(value), rule)
+    below = str(context.get("field", ""))
+    if below.startswith("["):
+        value = get_path(value, (int(below.strip("[]")),))
+    elif below:
+        value = get_path(value, below.strip(".").split("."))
+    missing = error["type"] == "missing"
+    return Problem(
+        path + below, "nothing" if missing else _shown(value), _wording(error["type"], context, error["msg"])
+    )
+
+
+def _wording(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """Pydantic's error in the API server's words, so that a rule reads the same wherever it is broken."""
+    if kind in {"literal_error", "enum"}:
+        return "supported values: " + str(context["expected"]).replace("'", '"').replace(" or ", ", ")
+    if kind in {"too_short", "too_long"}:
+        unit = "properties" if context.get("field_type") == "Dictionary" else "items"
+        kind = f"{kind}_{unit}"
+    for prefix, name in _TYPES:
+        if kind.startswith(prefix):
+            return f"must be of type {name}"
+    template = _WORDING.get(kind)
+    return message if template is None else template.format(**context)
 
 
 def _shown(value: Any) -> str:

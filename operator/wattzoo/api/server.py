@@ -157,7 +157,7 @@ class Server(ApiModel):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.args.all(a, a != '--model' && "
+            cel="!has(self.args) || self.args.all(a, a != '--model' && "
             + " && ".join(f"!a.startsWith('{prefix}')" for prefix in OPERATOR_ARG_PREFIXES)
             + ")",
             message="args must not set what the operator sets: the model, --served-model-name, --tensor-parallel-size, "
