@@ -204,7 +204,7 @@ def render_crd(info: KindInfo) -> dict[str, Any]:
     }
 
 
-def crd_files() -> dict[str, str]:
+def render_crds() -> dict[str, str]:
     """File name -> text of every generated CRD."""
     return {
         info.file_name: HEADER + yaml.safe_dump(render_crd(info), sort_keys=False, width=110, allow_unicode=True)
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     action.add_argument("--write", type=Path, metavar="DIR", help="write the CRDs into this folder")
     action.add_argument("--check", type=Path, metavar="DIR", help="fail when a file there differs from the models")
     arguments = parser.parse_args(argv)
-    files = crd_files()
+    files = render_crds()
     if arguments.write:
         arguments.write.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -1,4 +1,7 @@
-"""The API reference as Markdown, generated from the same schema as the CRDs: `python -m wattzoo.api.reference --write FILE`."""
+"""The API reference as Markdown, from the same schema as the CRDs.
+
+`python -m wattzoo.api.reference --write FILE | --check FILE`
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from wattzoo.api.base import GROUP, VERSION
 from wattzoo.api.conditions import MEANINGS
 from wattzoo.api.crd import KINDS, KindInfo, render_schema
 from wattzoo.api.structural import RULES_KEY
+
+_SCOPES = {"Cluster": "Cluster-scoped", "Namespaced": "Namespaced"}
 
 Schema = Mapping[str, Any]
 
@@ -109,7 +114,7 @@ def _render_kind(info: KindInfo) -> list[str]:
         "",
         str(info.model.__doc__),
         "",
-        f"{info.scope}; `kubectl get {info.short_name}`.",
+        f"{_SCOPES[info.scope]}; `kubectl get {info.short_name}`.",
         "",
         "### Spec",
         "",
@@ -146,8 +151,8 @@ def reference_markdown() -> str:
         "",
         "Four kinds, all in the category `wattzoo`. **AcceleratorPool** says what hardware there is and how much of it",
         "may be used, **ModelPool** holds the zoo and its servers, **ModelProfile** what one replica can do and burns,",
-        "**LLMService** a promise, its route and its ledger. Names are DNS labels of at most 63 characters. Integers carry",
-        "their unit in the name; what is unknown is absent, never zero.",
+        "**LLMService** a promise, its route and its ledger. Names are DNS labels of at most 63 characters. Integers",
+        "carry their unit in the name; what is unknown is absent, never zero.",
         "",
     ]
     for info in KINDS:
