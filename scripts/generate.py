@@ -11,9 +11,22 @@ import difflib
 import sys
 from pathlib import Path
 
-from scripts.generated import render_all
+from wattzoo.api.crd import crd_files
+from wattzoo.api.reference import reference_markdown
+from wattzoo.telemetry import render_reference
 
 ROOT = Path(__file__).parents[1]
+
+
+def render_all() -> dict[str, str]:
+    """Path below the root -> text, for every generated file."""
+    crds = crd_files()
+    return {
+        **{f"crds/{name}": text for name, text in crds.items()},
+        **{f"charts/wattzoo/crds/{name}": text for name, text in crds.items()},
+        "docs/reference/api.md": reference_markdown(),
+        "docs/reference/metrics.md": render_reference(),
+    }
 
 
 def check(files: dict[str, str]) -> int:
@@ -48,7 +61,7 @@ def main() -> int:
     mode.add_argument("--write", action="store_true", help="write the files")
     mode.add_argument("--check", action="store_true", help="fail when a file differs")
     arguments = parser.parse_args()
-    files = render_all(ROOT)
+    files = render_all()
     if arguments.write:
         write(files)
         return 0
