@@ -10,11 +10,12 @@ import gzip
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REQUEST_COLUMN = "request_id"
 PROMPT_COLUMN = "prompt_tokens"
+SERVICE_COLUMN = "service"
 TOKENS_PREFIX, TOKENS_SUFFIX = "out_tokens_", "_out_tokens"
 CORRECT_PREFIX, CORRECT_SUFFIX = "correct_", "_correct"
 DEFAULT_PROMPT_TOKENS = 200
@@ -40,11 +41,17 @@ class OutcomeTable:
 
     prompts: Mapping[str, int]
     outcomes: Mapping[str, Mapping[str, tuple[int, bool]]]
+    services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Ids by service, where the file says which service a request belongs to."""
 
     @property
     def request_ids(self) -> tuple[str, ...]:
         """Return the ids in the order of the file."""
         return tuple(self.prompts)
+
+    def ids_of(self, service: str) -> tuple[str, ...]:
+        """Return the ids of one service's requests: all of them when the file does not tell services apart."""
+        return self.services.get(service, ()) if self.services else self.request_ids
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -77,6 +84,7 @@ def parse_table(lines: Iterable[str], source: str = "table") -> OutcomeTable:
         raise TableError(f"{source}: needs {REQUEST_COLUMN}, {PROMPT_COLUMN} and for each member two columns: {header}")
     prompts: dict[str, int] = {}
     outcomes: dict[str, dict[str, tuple[int, bool]]] = {member: {} for member in tokens}
+    services: dict[str, list[str]] = {}
     for number, row in enumerate(rows, start=2):
         request_id = row[REQUEST_COLUMN]
         try:
@@ -85,7 +93,9 @@ def parse_table(lines: Iterable[str], source: str = "table") -> OutcomeTable:
                 outcomes[member][request_id] = (max(1, int(row[column])), bool(int(row[correct[member]])))
         except (TypeError, ValueError) as error:
             raise TableError(f"{source}: line {number}: {error}") from error
-    return OutcomeTable(prompts, outcomes)
+        if SERVICE_COLUMN in row:
+            services.setdefault(row[SERVICE_COLUMN], []).append(request_id)
+    return OutcomeTable(prompts, outcomes, {service: tuple(ids) for service, ids in services.items()})
 
 
 def read_table(path: Path) -> OutcomeTable:

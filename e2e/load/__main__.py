@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     shape = LoadShape(
         60 * args.minutes, args.peak_rps, curve, tuple(args.step), args.streaming_share, args.feedback_share
     )
-    schedule = make_schedule(shape, args.service, read_table(args.table).request_ids, args.seed)
+    table = read_table(args.table)
+    request_ids = {service.name: table.ids_of(service.name) for service in args.service}
+    schedule = make_schedule(shape, args.service, request_ids, args.seed)
     host, _, port = args.listen.rpartition(":")
     options = RunOptions(args.gateway, args.model, host, int(port))
     with contextlib.ExitStack() as stack:

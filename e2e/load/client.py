@@ -95,6 +95,7 @@ class GatewayClient:
     async def _exchange(self, arrival: Arrival, answer: Answer) -> None:
         body: dict[str, object] = {
             "model": self.served_model,
+            "request_id": arrival.request_id,
             "messages": [{"role": "user", "content": f"Recorded question {arrival.request_id}"}],
         }
         if arrival.streaming:

@@ -6,7 +6,7 @@ Pure, so that a report can replay exactly the requests of a run in the simulator
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,14 +83,14 @@ def rate_rps(shape: LoadShape, at_seconds: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def make_schedule(
-    shape: LoadShape, services: Sequence[ServiceLoad], request_ids: Sequence[str], seed: int
+    shape: LoadShape, services: Sequence[ServiceLoad], request_ids: Mapping[str, Sequence[str]], seed: int
 ) -> tuple[Arrival, ...]:
     """Return every request of a run in the order of sending; equal arguments give an equal schedule.
 
     Arrivals are an inhomogeneous Poisson process (the rate is constant over half a second). Each service walks through
-    its own shuffled order of the table, anew when it has used all rows.
+    a shuffled order of its own of the ids listed under its name, anew when it has used all of them.
     """
-    if not services or not request_ids or sum(service.share for service in services) <= 0:
+    if not all(request_ids.get(service.name) for service in services) or sum(s.share for s in services) <= 0:
         raise ValueError("a schedule needs services with a positive share, and requests to sample")
     rng = np.random.default_rng(seed)
     times = _arrival_times(shape, rng)
@@ -99,14 +99,14 @@ def make_schedule(
     chosen = rng.choice(len(services), size=count, p=shares / shares.sum())
     streaming = rng.random(count) < shape.streaming_share
     feedback = rng.random(count) < shape.feedback_share
-    rows = np.empty(count, dtype=int)
-    for number in range(len(services)):
-        mine = np.flatnonzero(chosen == number)
-        rounds = [rng.permutation(len(request_ids)) for _ in range(-(-len(mine) // len(request_ids)))]
+    ids = np.empty(count, dtype=object)
+    for number, service in enumerate(services):
+        mine, known = np.flatnonzero(chosen == number), np.array(request_ids[service.name], dtype=object)
+        rounds = [rng.permutation(known) for _ in range(-(-len(mine) // len(known)))]
         if rounds:
-            rows[mine] = np.concatenate(rounds)[: len(mine)]
+            ids[mine] = np.concatenate(rounds)[: len(mine)]
     return tuple(
-        Arrival(i, float(times[i]), services[chosen[i]], request_ids[rows[i]], bool(streaming[i]), bool(feedback[i]))
+        Arrival(i, float(times[i]), services[chosen[i]], str(ids[i]), bool(streaming[i]), bool(feedback[i]))
         for i in range(count)
     )
 
