@@ -119,9 +119,8 @@ def write_days(source: Path) -> None:
             mean = sum(float(row["rate_rps"]) for row in chosen) / len(chosen)
             for row in chosen:
                 table.writerow([row["t_s"], service, f"{float(row['rate_rps']) / mean:.4f}"])
-            print(
-                f"{service} day {day}: {len(chosen)} points, peak {max(float(r['rate_rps']) for r in chosen) / mean:.2f}"
-            )
+            peak = max(float(row["rate_rps"]) for row in chosen) / mean
+            print(f"{service} day {day}: {len(chosen)} points, peak {peak:.2f}")
     print(f"wrote {path.name}, {path.stat().st_size} bytes")
 
 
