@@ -1,0 +1,1 @@
+"""I/O out: the only part that writes to the cluster."""
