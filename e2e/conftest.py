@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from e2e.cluster import Cluster, CommandError
-from e2e.cluster.paths import RUN_DIR_VARIABLE
+from e2e.cluster.paths import REPOSITORY_DIR, RUN_DIR_VARIABLE
 
 LOGS_SHOWN = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "envoy-gateway", "prometheus")
 
@@ -41,6 +41,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.chdir(parameters.dir)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(REPOSITORY_DIR), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    )
     os.execvp(command[0], command)  # noqa: S606 (no shell is meant)
 
 

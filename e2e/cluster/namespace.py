@@ -61,13 +61,13 @@ def forbidden_message(reason: str) -> str:
     restricted = Path(APPARMOR_SWITCH)
     if restricted.exists() and restricted.read_text().strip() == "1":
         remedy = (
-            "AppArmor forbids unprivileged user namespaces here (Ubuntu's default since 23.10). As root, until the next "
-            "boot: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+            "AppArmor forbids unprivileged user namespaces here (Ubuntu's default since 23.10). As root, until "
+            "the next boot: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
         )
     else:
         remedy = (
             "this machine forbids unprivileged user namespaces. As root: `sysctl -w user.max_user_namespaces=10000`, "
-            "on older Debian `sysctl -w kernel.unprivileged_userns_clone=1`; in a container allow the system call unshare"
+            "on older Debian `sysctl -w kernel.unprivileged_userns_clone=1`; in a container allow the call unshare"
         )
     return f"cannot make namespaces ({reason}): {remedy}; or run the same command as root"
 
