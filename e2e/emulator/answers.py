@@ -20,10 +20,14 @@ class BadRequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a request's body asks for; `max_tokens` None leaves the length to the model."""
+    """What a request's body asks for; `max_tokens` None leaves the length to the model.
+
+    `request_id` is the field of that name that vLLM takes: gateways may replace the header x-request-id, never a body.
+    """
 
     chat: bool
     model: str
+    request_id: str | None
     prompt_tokens_guess: int
     stream: bool
     include_usage: bool
@@ -65,7 +69,10 @@ def parse_question(body: bytes, *, chat: bool) -> Question:
     options = wish.get("stream_options") or {}
     include_usage = bool(options.get("include_usage"))
     guess = max(1, len(json.dumps(content)) // 4)
-    return Question(chat, wish["model"], guess, bool(wish.get("stream")), include_usage, max_tokens)
+    request_id = wish.get("request_id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise BadRequestError("request_id must be a string")
+    return Question(chat, wish["model"], request_id, guess, bool(wish.get("stream")), include_usage, max_tokens)
 
 
 def error_body(message: str, status: int) -> dict[str, Any]:

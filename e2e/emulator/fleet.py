@@ -209,7 +209,7 @@ class Fleet:
             except NotPlayableError as error:
                 problem = str(error)
                 if problem != pod.problem:
-                    log.info("pod %s/%s: %s", pod.namespace, pod.name, problem)
+                    log.debug("pod %s/%s: %s", pod.namespace, pod.name, problem)
             pod.problem = problem
 
     def _start(self, pod: PlayedPod, at_seconds: float) -> None:

@@ -143,7 +143,7 @@ class ModelServer:
         if not self.fleet.is_serving(pod):
             raise BadRequestError("the model is loading", status=503)
         number = next(self._numbers)
-        request_id = request.headers.get(REQUEST_ID_HEADER) or f"unnamed-{number}"
+        request_id = question.request_id or request.headers.get(REQUEST_ID_HEADER) or f"unnamed-{number}"
         outcome = self.table.outcome(request_id, role.member, question.prompt_tokens_guess)
         self.stats.unknown_outcomes += not outcome.known
         tokens = min(outcome.output_tokens, question.max_tokens or outcome.output_tokens)

@@ -16,8 +16,8 @@ from pathlib import Path
 REQUEST_COLUMN = "request_id"
 PROMPT_COLUMN = "prompt_tokens"
 SERVICE_COLUMN = "service"
-TOKENS_PREFIX, TOKENS_SUFFIX = "out_tokens_", "_out_tokens"
-CORRECT_PREFIX, CORRECT_SUFFIX = "correct_", "_correct"
+TOKENS_SUFFIX = "_out_tokens"
+CORRECT_SUFFIX = "_correct"
 DEFAULT_PROMPT_TOKENS = 200
 
 
@@ -78,8 +78,7 @@ def parse_table(lines: Iterable[str], source: str = "table") -> OutcomeTable:
     """Read the CSV text; a member is known when it has a column of output tokens and one of correctness."""
     rows = csv.DictReader(lines)
     header = tuple(rows.fieldnames or ())
-    tokens = _columns(header, TOKENS_PREFIX, TOKENS_SUFFIX)
-    correct = _columns(header, CORRECT_PREFIX, CORRECT_SUFFIX)
+    tokens, correct = _columns(header, TOKENS_SUFFIX), _columns(header, CORRECT_SUFFIX)
     if REQUEST_COLUMN not in header or PROMPT_COLUMN not in header or not tokens or tokens.keys() != correct.keys():
         raise TableError(f"{source}: needs {REQUEST_COLUMN}, {PROMPT_COLUMN} and for each member two columns: {header}")
     prompts: dict[str, int] = {}
@@ -106,7 +105,6 @@ def read_table(path: Path) -> OutcomeTable:
     return parse_table(io.StringIO(path.read_text("utf-8")), path.name)
 
 
-def _columns(header: tuple[str, ...], prefix: str, suffix: str) -> dict[str, str]:
-    """Return member -> column for the columns named `prefix`MEMBER or MEMBER`suffix`."""
-    found = {name.removeprefix(prefix): name for name in header if name.startswith(prefix)}
-    return found or {name.removesuffix(suffix): name for name in header if name.endswith(suffix)}
+def _columns(header: tuple[str, ...], suffix: str) -> dict[str, str]:
+    """Return member -> column for the columns named MEMBER`suffix`."""
+    return {name.removesuffix(suffix): name for name in header if name.endswith(suffix)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ class GatewayClient:
         sent_at = time.monotonic()
         try:
             await self._exchange(arrival, answer)
-        except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError, KeyError, TypeError) as error:
             answer.code, answer.error = type(error).__name__, str(error)[:200]
         first = None if answer.first_token_at is None else answer.first_token_at - sent_at
         return RequestRecord(
@@ -131,10 +130,3 @@ async def read_stream(content: aiohttp.StreamReader, answer: Answer) -> None:
         if line.startswith(b"data: {") and b'"usage"' in line:
             usage = json.loads(line[6:]).get("usage")
             answer.output_tokens = usage["completion_tokens"] if usage else None
-
-
-async def sleep_until(at_seconds: float) -> None:
-    """Sleep until the monotonic clock shows `at_seconds`."""
-    delay = at_seconds - time.monotonic()
-    if delay > 0:
-        await asyncio.sleep(delay)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from e2e.load.client import GatewayClient, sleep_until
+from e2e.load.client import GatewayClient
 from e2e.load.recorder import Recorder
 from e2e.load.schedule import Arrival
 
@@ -30,7 +32,13 @@ class RunOptions:
 
 
 async def run_schedule(schedule: Sequence[Arrival], options: RunOptions, recorder: Recorder) -> None:
-    """Send every request of the schedule at its time and wait for the last answer."""
+    """Send every request of the schedule at its time and wait for the last answer.
+
+    After SIGTERM or SIGINT nothing more is sent, but what was sent is still waited for and counted.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics = await serve_metrics(recorder, options.listen_host, options.listen_port)
     flusher = asyncio.create_task(flush_lines(recorder))
     connector = aiohttp.TCPConnector(limit=0, limit_per_host=0)
@@ -44,13 +52,23 @@ async def run_schedule(schedule: Sequence[Arrival], options: RunOptions, recorde
             client = GatewayClient(session, options.gateway_url, options.served_model, origin)
             async with asyncio.TaskGroup() as group:
                 for arrival in schedule:
-                    await sleep_until(origin + arrival.at_seconds)
+                    if await stopped_before(stop, origin + arrival.at_seconds):
+                        break
                     group.create_task(send_one(client, arrival, recorder))
     finally:
         flusher.cancel()
         if recorder.lines is not None:
             recorder.lines.flush()
         await metrics.cleanup()
+
+
+async def stopped_before(stop: asyncio.Event, at_seconds: float) -> bool:
+    """Wait until the monotonic clock shows `at_seconds`; returns early, and True, when told to stop."""
+    delay = at_seconds - time.monotonic()
+    if delay > 0 and not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), delay)
+    return stop.is_set()
 
 
 async def send_one(client: GatewayClient, arrival: Arrival, recorder: Recorder) -> None:
