@@ -26,9 +26,10 @@ class VariantSignals:
     """What telemetry says of one variant; None is unknown.
 
     running, waiting: requests over all ready pods. served_rps: requests finished per second. input_tokens and
-    output_tokens: means per finished request. watts: power of its pods, joules per second of their energy counters
-    where those are known. observed_at_seconds: oldest of the newest samples behind them. covered: ready pods whose
-    energy is known.
+    output_tokens: means per finished request. watts: power of all its pods, starting and terminating ones included,
+    from their energy counters where those are known. serving_watts: the same of pods that are ready and warm, whose
+    number is `warm`. observed_at_seconds: oldest of the newest samples behind them. covered: ready pods whose power is
+    known.
     """
 
     running: float | None = None
@@ -37,6 +38,8 @@ class VariantSignals:
     input_tokens: float | None = None
     output_tokens: float | None = None
     watts: float | None = None
+    serving_watts: float | None = None
+    warm: int = 0
     observed_at_seconds: float | None = None
     energy_at_seconds: float | None = None
     covered: int = 0

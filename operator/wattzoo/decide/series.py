@@ -75,7 +75,7 @@ def increase_between(samples: Iterable[Sample]) -> float:
 def estimate_rate(
     series: Series, at_seconds: float, stale_after_seconds: float, since_seconds: float | None = None
 ) -> Reading:
-    """Increase per second over the samples' own span, never extrapolated; samples before `since_seconds` are left out."""
+    """Increase per second over the samples' own span, never extrapolated; only samples from `since_seconds` on."""
     samples, problem = read_samples(series, at_seconds, stale_after_seconds)
     if not samples:
         return unknown(problem)

@@ -1,4 +1,4 @@
-"""From shares of members to integer weights of variants: split by ready capacity, round, change only when it matters."""
+"""From shares of members to integer weights of variants: split by ready capacity, round, hold small changes."""
 
 from __future__ import annotations
 

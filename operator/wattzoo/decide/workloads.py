@@ -44,7 +44,8 @@ def resource_names(snapshot: ClusterSnapshot) -> frozenset[str]:
     return DEFAULT_RESOURCE_NAMES | named
 
 
-def _pods(snapshot: ClusterSnapshot, namespace: str, selector: Mapping[str, str]) -> tuple[PodView, ...]:
+def select_pods(snapshot: ClusterSnapshot, namespace: str, selector: Mapping[str, str]) -> tuple[PodView, ...]:
+    """The pods of a namespace that carry all these labels, by name; those that have ended are left out."""
     resources = resource_names(snapshot)
     views = (
         view_pod(pod, resources)
@@ -62,7 +63,7 @@ def _server(pool: ModelPool, variant: Variant, key: VariantKey, snapshot: Cluste
         backing=Backing.SERVER,
         exists=deployment is not None,
         desired=None if deployment is None else desired_replicas(deployment),
-        pods=_pods(snapshot, namespace, selector_labels(pool.metadata.name, key)),
+        pods=select_pods(snapshot, namespace, selector_labels(pool.metadata.name, key)),
         service=name,
         port=SERVER_PORT,
         service_exists=Ref(namespace, name) in snapshot.services,
@@ -79,7 +80,7 @@ def _adopted(
     pods: tuple[PodView, ...] = ()
     asked = 0
     if deployment is not None:
-        pods = _pods(snapshot, namespace, match_labels(deployment))
+        pods = select_pods(snapshot, namespace, match_labels(deployment))
         asked = count_accelerators(template_spec(deployment), resource_names(snapshot))
     return VariantState(
         key=key,

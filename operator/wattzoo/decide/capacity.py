@@ -1,0 +1,139 @@
+"""What one replica carries within the latency bounds, from the measured points of its ModelProfile.
+
+Points are interpolated, not fitted: a fit is poor at small batches, where light load lives. A request shape other than
+the profile's scales the rate by its output tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+
+from wattzoo.api.conditions import Reason
+from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.api.model_profile import ModelProfileSpec, ProfilePoint
+from wattzoo.decisions import Capacity, Finding
+from wattzoo_policies.capacity.fit import FitError, ReplicaFacts, fit_replica_model
+from wattzoo_policies.capacity.fit import ProfilePoint as FitPoint
+from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape, capacity_rps, power_watts
+
+KNEE_SHARE = 0.9
+"""Share of the knee that a replica is planned to carry: arrivals are bursty, and the last tenth costs most latency."""
+MICROSECONDS = 1e6
+
+
+def service_bounds(service: LLMServiceSpec) -> LatencyTarget:
+    """The latency bounds of one service."""
+    latency = service.sla.latency
+    if latency is None:
+        return LatencyTarget()
+    first, further = latency.time_to_first_token, latency.time_per_output_token
+    return LatencyTarget(
+        None if first is None else first.p95_milliseconds / 1e3,
+        None if further is None else further.p95_milliseconds / 1e3,
+    )
+
+
+def strictest_bounds(services: Iterable[LLMServiceSpec]) -> LatencyTarget:
+    """On a variant that services share the strictest counts."""
+    return functools.reduce(LatencyTarget.strictest, map(service_bounds, services), LatencyTarget())
+
+
+def profile_output_tokens(point: ProfilePoint) -> float:
+    """Output tokens per request of a measurement: half of them are in the mean context besides the prompt."""
+    return max(1.0, 2.0 * (point.context_tokens - point.input_tokens))
+
+
+def _crossing(points: Sequence[ProfilePoint], values: Sequence[float], bound: float | None) -> float:
+    """Largest concurrency at which a rising value stays within its bound; 0 when the first point exceeds it."""
+    if bound is None:
+        return float(points[-1].running_requests)
+    if values[0] > bound:
+        return 0.0
+    for (a, below), (b, above) in itertools.pairwise(zip(points, values, strict=True)):
+        if above > bound:
+            share = (bound - below) / (above - below) if above > below else 0.0
+            return a.running_requests + share * (b.running_requests - a.running_requests)
+    return float(points[-1].running_requests)
+
+
+def _interpolate(points: Sequence[ProfilePoint], values: Sequence[float], concurrency: float) -> float:
+    for (a, left), (b, right) in itertools.pairwise(zip(points, values, strict=True)):
+        if concurrency <= b.running_requests:
+            share = (concurrency - a.running_requests) / (b.running_requests - a.running_requests)
+            return left + max(0.0, share) * (right - left)
+    return values[-1]
+
+
+def _fit(profile: ModelProfileSpec, idle_watts: float | None, accelerators: int) -> ReplicaModel | None:
+    """The fluid law fitted to the profile's medians; None when the points cannot be a replica."""
+    points = [
+        FitPoint(
+            running_requests=point.running_requests,
+            input_tokens=point.input_tokens,
+            output_tokens_per_second=point.output_tokens_per_second,
+            power_watts=point.power_watts,
+            ttft_seconds=point.time_to_first_token_microseconds.p50 / MICROSECONDS,
+            tpot_seconds=point.time_per_output_token_microseconds.p50 / MICROSECONDS,
+        )
+        for point in profile.points
+    ]
+    facts = ReplicaFacts(
+        kv_tokens=profile.kv_cache_tokens,
+        idle_watts=min([idle_watts or 0.0, *(point.power_watts for point in points)]),
+        startup_seconds=profile.startup.seconds,
+        startup_joules=profile.startup.joules,
+        accelerators=accelerators,
+    )
+    try:
+        return fit_replica_model(points, facts).model
+    except FitError:
+        return None
+
+
+def _measured_rps(profile: ModelProfileSpec, bounds: LatencyTarget, shape: RequestShape) -> float | None:
+    """Rate at the largest concurrency at which the measured 95th percentiles keep the bounds and the cache suffices."""
+    points = profile.points
+    first = [point.time_to_first_token_microseconds.p95 / MICROSECONDS for point in points]
+    further = [point.time_per_output_token_microseconds.p95 / MICROSECONDS for point in points]
+    knee = min(
+        _crossing(points, first, bounds.ttft_seconds),
+        _crossing(points, further, bounds.tpot_seconds),
+        profile.kv_cache_tokens / (shape.input_tokens + shape.output_tokens),
+    )
+    if knee < points[0].running_requests:
+        return None
+    tokens = _interpolate(points, [float(point.output_tokens_per_second) for point in points], knee)
+    return KNEE_SHARE * tokens / shape.output_tokens
+
+
+def estimate_capacity(
+    profile: ModelProfileSpec | None,
+    bounds: LatencyTarget,
+    shape: RequestShape | None,
+    resident_watts: float | None,
+    accelerators: int = 1,
+) -> Capacity:
+    """Requests per second and joules per request of one replica near its knee under these bounds.
+
+    The smaller of what the measured points and what the fluid law fitted to them allow: points know the tails, the law
+    knows the prompt's work. `shape` is what was measured of the requests (None: the profile's). `resident_watts` (all
+    accelerators of a replica) stands in where the profile does not say it.
+    """
+    if profile is None:
+        return Capacity(problem=Finding(Reason.PROFILE_NOT_FOUND, "the variant's ModelProfile does not exist"))
+    points = profile.points
+    idle = float(profile.resident_watts) if profile.resident_watts is not None else resident_watts
+    peak = float(max(point.power_watts for point in points))
+    used = shape or RequestShape(float(points[0].input_tokens), profile_output_tokens(points[0]))
+    measured = _measured_rps(profile, bounds, used)
+    model = _fit(profile, idle, accelerators)
+    modelled = None if model is None else capacity_rps(model, used, bounds, KNEE_SHARE)
+    if measured is None or (model is not None and modelled is None):
+        text = f"even {points[0].running_requests} running requests miss a latency bound"
+        return Capacity(None, None, idle, peak, Finding(Reason.LATENCY_UNATTAINABLE, text))
+    rate = measured if modelled is None else min(measured, modelled)
+    concurrency = min(points, key=lambda p: abs(p.output_tokens_per_second / used.output_tokens - rate))
+    watts = float(concurrency.power_watts) if model is None else power_watts(model, used, rate)
+    return Capacity(rate, watts / rate, idle, peak)

@@ -1,0 +1,134 @@
+"""Requests per second that members and variants shall be able to carry, from measured load and coming weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wattzoo.decide.caps import Headroom
+from wattzoo.decide.estimate import PoolContext
+from wattzoo.decide.memory import PoolEstimate
+from wattzoo.model import Ref, VariantKey, VariantState
+
+BACKLOG_SECONDS = 60.0
+"""Waiting requests are to be worked off within this time."""
+PLACEMENT_DEADLINE_SECONDS = 60.0
+"""A pod without a node for this long is not capacity that is coming."""
+RISE_SHARE = 0.5
+"""Share of a recent rise over the window's mean that is expected to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInputs:
+    """Everything one decision about replicas rests on.
+
+    wishes: by service the shares of members to plan for. live: by service the weights of its live route. headroom: by
+    AcceleratorPool; a variant whose pool is missing there may not be placed and is left as it is.
+    """
+
+    context: PoolContext
+    estimate: PoolEstimate
+    wishes: Mapping[Ref, Mapping[str, float]]
+    live: Mapping[Ref, Mapping[VariantKey, int]]
+    headroom: Mapping[str, Headroom]
+    at_seconds: float
+
+
+def unplaced_pods(state: VariantState, at_seconds: float) -> tuple[str, ...]:
+    """The scheduler's words about pods that found no node within the deadline."""
+    return tuple(
+        pod.waiting_message or "the pod has no node"
+        for pod in state.pods
+        if pod.waiting_since_seconds is not None
+        and not pod.terminating
+        and at_seconds - pod.waiting_since_seconds >= PLACEMENT_DEADLINE_SECONDS
+    )
+
+
+def _shares(weights: Mapping[VariantKey, int]) -> dict[str, float]:
+    total = sum(weights.values())
+    shares: dict[str, float] = {}
+    for key, weight in weights.items():
+        if total:
+            shares[key.member] = shares.get(key.member, 0.0) + weight / total
+    return shares
+
+
+def estimate_member_demand(inputs: PoolInputs) -> dict[str, float | None]:
+    """Requests per second by member: of each service its rate times the larger of wished and live share.
+
+    The live share counts until it is gone: what still arrives needs its servers. Unknown where a service's rate is.
+    """
+    members = [member.name for member in inputs.context.pool.spec.members]
+    demand: dict[str, float | None] = dict.fromkeys(members, 0.0)
+    for ref in inputs.context.services:
+        load = inputs.estimate.loads.get(ref)
+        live = _shares(inputs.live.get(ref, {}))
+        wish = inputs.wishes.get(ref) or live
+        rate = None if load is None or load.total_rps is None else load.total_rps
+        if load is not None and rate is not None and load.recent_rps is not None:
+            rate += RISE_SHARE * max(0.0, load.recent_rps - rate)
+        for member in members:
+            share = max(wish.get(member, 0.0), live.get(member, 0.0))
+            so_far = demand[member]
+            if share > 0.0:
+                demand[member] = None if rate is None or so_far is None else so_far + rate * share
+    return demand
+
+
+def _most_replicas(inputs: PoolInputs, state: VariantState, most: int) -> int:
+    """Replicas that bounds, cap and nodes allow a variant in all, those without a node not counted."""
+    if unplaced_pods(state, inputs.at_seconds):
+        return min(most, len(state.ready))
+    room = inputs.headroom.get(state.accelerator_pool or "")
+    for bound in () if room is None else (room.accelerators, room.allocatable):
+        if bound is not None:
+            most = min(most, bound // max(1, state.accelerators_per_replica))
+    return most
+
+
+def split_demand(
+    inputs: PoolInputs, member: str, demand_rps: float, reserve: float, bounds: Mapping[VariantKey, tuple[int, int]]
+) -> dict[VariantKey, float]:
+    """Fill a member's variants from the one with the fewest joules per request, each up to what it may become.
+
+    What fits nowhere stays with the first, so that the cap that cuts it is seen.
+    """
+    capacities = inputs.estimate.capacities
+    states = [state for state in inputs.context.states if state.key.member == member]
+    usable = [state for state in states if (capacities[state.key].rps or 0.0) > 0.0 and state.key in bounds]
+    usable.sort(key=lambda state: capacities[state.key].joules_per_request or math.inf)
+    split = {state.key: 0.0 for state in states}
+    left = demand_rps
+    for state in usable:
+        carried = _most_replicas(inputs, state, bounds[state.key][1]) * (capacities[state.key].rps or 0.0)
+        split[state.key] = min(left, carried / (1.0 + reserve))
+        left -= split[state.key]
+    if usable and left > 0.0:
+        split[usable[0].key] += left
+    return split
+
+
+def estimate_variant_demand(
+    inputs: PoolInputs, bounds: Mapping[VariantKey, tuple[int, int]]
+) -> dict[VariantKey, float | None]:
+    """Requests per second that each variant shall be able to carry, with its backlog; None is unknown.
+
+    Without the gateway's counters the engines' own rate stands in: what is served now, where it is served.
+    """
+    reserve = inputs.context.pool.spec.scaling.reserve_percent / 100.0
+    signals = inputs.estimate.signals
+    by_variant: dict[VariantKey, float | None] = {}
+    for member, demand in estimate_member_demand(inputs).items():
+        if demand is not None:
+            by_variant |= split_demand(inputs, member, demand, reserve, bounds)
+            continue
+        for state in inputs.context.states:
+            if state.key.member == member:
+                by_variant[state.key] = signals[state.key].served_rps if state.ready else None
+    for key, rate in by_variant.items():
+        backlog = signals[key].waiting
+        if rate is not None and backlog:
+            by_variant[key] = rate + backlog / BACKLOG_SECONDS
+    return by_variant

@@ -1,0 +1,149 @@
+"""From one observation to what is known of a pool: signals and capacity by variant, joules by member, load by service.
+
+Pure and total: whatever is missing, stale or implausible becomes unknown with its reason, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
+from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.api.model_pool import ModelPool
+from wattzoo.api.model_profile import ModelProfileSpec
+from wattzoo.decide.capacity import estimate_capacity, strictest_bounds
+from wattzoo.decide.energy import estimate_energy, estimate_members
+from wattzoo.decide.engines import PodSeries, estimate_quantile, estimate_variant, index_series, warm_pods
+from wattzoo.decide.memory import MemberMemory, PoolEstimate, PoolMemory
+from wattzoo.decide.traffic import estimate_service_load, live_weights
+from wattzoo.decide.workloads import variants_of
+from wattzoo.decisions import Capacity, Latencies, ServiceLoad, VariantSignals
+from wattzoo.model import (
+    ClusterSnapshot,
+    PodView,
+    Ref,
+    Signal,
+    TelemetrySnapshot,
+    VariantKey,
+    VariantState,
+)
+from wattzoo_policies.capacity.model import RequestShape
+
+QUANTILE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class PoolContext:
+    """A pool with everything it refers to, as far as that exists and can be read."""
+
+    ref: Ref
+    pool: ModelPool
+    states: tuple[VariantState, ...]
+    profiles: Mapping[str, ModelProfileSpec]
+    hardware: Mapping[str, AcceleratorPoolSpec]
+    services: Mapping[Ref, LLMServiceSpec]
+
+
+def _shape(memory: MemberMemory | None) -> RequestShape | None:
+    if memory is None or memory.input_tokens is None or not memory.output_tokens:
+        return None
+    return RequestShape(memory.input_tokens, memory.output_tokens)
+
+
+def estimate_capacities(context: PoolContext, members: Mapping[str, MemberMemory]) -> dict[VariantKey, Capacity]:
+    """Capacity of one replica of every variant at the strictest bounds of the services that use the pool."""
+    bounds = strictest_bounds(context.services.values())
+    capacities = {}
+    for member, variant, key in variants_of(context.pool):
+        hardware = context.hardware.get(variant.accelerator_pool or "")
+        figures = None if hardware is None else hardware.figures()
+        resident = None if figures is None else float(figures.resident_watts * variant.accelerators)
+        shape = _shape(members.get(member.name))
+        profile = context.profiles.get(variant.profile)
+        capacities[key] = estimate_capacity(profile, bounds, shape, resident, variant.accelerators)
+    return capacities
+
+
+def _max_watts(context: PoolContext, state: VariantState) -> float | None:
+    hardware = context.hardware.get(state.accelerator_pool or "")
+    figures = None if hardware is None else hardware.figures()
+    return None if figures is None else float(figures.max_watts)
+
+
+def estimate_loads(
+    context: PoolContext,
+    snapshot: ClusterSnapshot,
+    telemetry: TelemetrySnapshot,
+    order_since: Mapping[Ref, float | None],
+) -> dict[Ref, ServiceLoad]:
+    """What the gateway sent for each service, by variant."""
+    stale = float(context.pool.spec.scaling.stale_after_seconds)
+    return {
+        ref: estimate_service_load(
+            telemetry, ref, tuple(live_weights(snapshot.routes.get(ref), context.states)), order_since.get(ref), stale
+        )
+        for ref in context.services
+    }
+
+
+def _latencies(context: PoolContext, index: PodSeries, weights: Mapping[VariantKey, int]) -> Latencies:
+    pods: list[PodView] = [
+        pod for state in context.states if weights.get(state.key, 0) > 0 for pod in warm_pods(state, index.at_seconds)
+    ]
+    namespace = context.ref.namespace
+    return Latencies(
+        estimate_quantile(namespace, pods, index, Signal.TIME_TO_FIRST_TOKEN_SECONDS, QUANTILE),
+        estimate_quantile(namespace, pods, index, Signal.TIME_PER_OUTPUT_TOKEN_SECONDS, QUANTILE),
+    )
+
+
+def estimate_pool(
+    context: PoolContext,
+    snapshot: ClusterSnapshot,
+    telemetry: TelemetrySnapshot,
+    memory: PoolMemory,
+    order_since: Mapping[Ref, float | None],
+) -> tuple[PoolEstimate, PoolMemory]:
+    """What is known now, and the memory with its smoothed figures moved on."""
+    stale = float(context.pool.spec.scaling.stale_after_seconds)
+    now = telemetry.at_seconds
+    index = index_series(telemetry, stale)
+    signals = {
+        state.key: estimate_variant(context.ref.namespace, state, index, _max_watts(context, state))
+        for state in context.states
+    }
+    capacities = estimate_capacities(context, memory.members)
+    members = estimate_members(context.states, signals, capacities, memory.members, now)
+    energy = {
+        member.name: estimate_energy(
+            member.name,
+            context.states,
+            signals,
+            capacities,
+            members.get(member.name),
+            shared=len(context.services) > 1,
+            stale=member.name not in members or now - members[member.name].at_seconds > stale,
+        )
+        for member in context.pool.spec.members
+    }
+    estimate = PoolEstimate(
+        at_seconds=now,
+        signals=signals,
+        capacities=capacities,
+        energy=energy,
+        loads=estimate_loads(context, snapshot, telemetry, order_since),
+        latencies={
+            ref: _latencies(context, index, live_weights(snapshot.routes.get(ref), context.states))
+            for ref in context.services
+        },
+        problems=_problems(signals, telemetry),
+    )
+    return estimate, replace(memory, members=members, estimate=estimate)
+
+
+def _problems(signals: Mapping[VariantKey, VariantSignals], telemetry: TelemetrySnapshot) -> tuple[str, ...]:
+    """Why something could not be known: groups that were not read, then series that cannot be used."""
+    groups = [f"{group}: {problem}" for group, problem in sorted(telemetry.problems.items())]
+    series = [f"{key}: {problem}" for key, seen in signals.items() for problem in seen.problems]
+    return tuple(groups + series)

@@ -1,0 +1,86 @@
+"""What the passes remember between ticks: frozen values that the reconciler holds and the pure stages replace.
+
+Everything here can be lost. What must survive a restart is checkpointed in status (a policy's state, recent wishes of
+replicas); the rest is measured again within a minute, and until then nothing shrinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wattzoo.decisions import Capacity, Latencies, MemberEnergy, ServiceDecision, ServiceLoad, VariantSignals
+from wattzoo.model import Ref, VariantKey
+from wattzoo_policies.protocols import PolicyState
+from wattzoo_policies.signals import ReplicaHistory
+
+
+@dataclass(frozen=True, slots=True)
+class MemberMemory:
+    """Smoothed figures of one member.
+
+    watts: all its pods. used_watts: ready pods, less the idle power of the part of their capacity that was not used.
+    """
+
+    at_seconds: float
+    watts: float
+    used_watts: float
+    served_rps: float
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEstimate:
+    """What is known of a pool after one observation."""
+
+    at_seconds: float
+    signals: Mapping[VariantKey, VariantSignals] = field(default_factory=dict)
+    capacities: Mapping[VariantKey, Capacity] = field(default_factory=dict)
+    energy: Mapping[str, MemberEnergy] = field(default_factory=dict)
+    loads: Mapping[Ref, ServiceLoad] = field(default_factory=dict)
+    latencies: Mapping[Ref, Latencies] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def capacity_rps(self) -> dict[VariantKey, float | None]:
+        """What one replica of each variant carries."""
+        return {key: capacity.rps for key, capacity in self.capacities.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMemory:
+    """A pool between passes.
+
+    first_at_seconds: when this process first saw it; nothing shrinks before a stabilisation window has been observed.
+    pending: lower wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no
+    route sends anything to a variant.
+    """
+
+    first_at_seconds: float
+    members: Mapping[str, MemberMemory] = field(default_factory=dict)
+    history: ReplicaHistory = field(default_factory=ReplicaHistory)
+    pending: Mapping[VariantKey, int] = field(default_factory=dict)
+    retiring: frozenset[VariantKey] = frozenset()
+    zero_since_seconds: Mapping[str, float] = field(default_factory=dict)
+    estimate: PoolEstimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceMemory:
+    """A service between passes.
+
+    state: of the policy `policy`. route_order and order_since_seconds: a change of the route's order resets the
+    gateway's counters. hold: this process found a route and no state to go on from, so the live weights stay until
+    something is known.
+    """
+
+    policy: str = ""
+    state: PolicyState | None = None
+    decision: ServiceDecision | None = None
+    decided_at_seconds: float | None = None
+    ready_members: frozenset[str] = frozenset()
+    route_order: tuple[VariantKey, ...] = ()
+    order_since_seconds: float | None = None
+    hold: bool = False
+    request_count: float = 0.0
+    counted_at_seconds: float | None = None

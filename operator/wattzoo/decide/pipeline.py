@@ -1,0 +1,237 @@
+"""Decides the weights of one service: spec and estimate into a policy, its answer into weights of variants.
+
+The policy says which members; what is ready says which variants. Between two decisions of the policy a pass still moves
+traffic away from what cannot serve. Whatever is unknown holds the live weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.decide.memory import PoolEstimate, ServiceMemory
+from wattzoo.decide.weights import changes_enough, round_weights, split_shares, usable_variants
+from wattzoo.decisions import DecisionInput, ServiceDecision
+from wattzoo.model import VariantKey, VariantState
+from wattzoo_policies.protocols import ControllerPolicy, StateError
+from wattzoo_policies.registry import make_policy
+from wattzoo_policies.signals import (
+    DecisionRequest,
+    LedgerSummary,
+    Member,
+    MemberCondition,
+    Observation,
+    OutcomeCounter,
+    Reason,
+)
+
+EARLY_SHARE = 0.5
+"""A policy decides anew once this share of its interval has passed; passes wake up a little early or late."""
+IDLE_RPS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInputs:
+    """Everything one decision about a service's weights rests on.
+
+    live: weights of the live route in its order; empty when there is no route. outcomes: None when feedback could not
+    be read. retiring: variants that the pool wants to bring to zero.
+    """
+
+    spec: LLMServiceSpec
+    member_names: tuple[str, ...]
+    states: tuple[VariantState, ...]
+    estimate: PoolEstimate
+    live: Mapping[VariantKey, int]
+    outcomes: tuple[OutcomeCounter, ...] | None
+    retiring: frozenset[VariantKey]
+    load_rps: float | None
+    at_seconds: float
+
+
+def make_service_policy(spec: LLMServiceSpec) -> ControllerPolicy[Any]:
+    """The policy that the spec names, with its parameters in the policy's own units (V per joule, shares)."""
+    block = spec.controller.mess_plus_parameters()
+    parameters = {"v_per_joule": block.v_per_megajoule / 1e6, "exploration": block.exploration_per_mille / 1e3}
+    return make_policy(spec.controller.policy, parameters)
+
+
+def declared_members(spec: LLMServiceSpec, pool_members: tuple[str, ...]) -> tuple[Member, ...]:
+    """The members that the service uses, with what it declares of them, in the pool's order."""
+    if spec.members is None:
+        return tuple(Member(name) for name in pool_members)
+    declared = {member.name: member for member in spec.members}
+    chosen = []
+    for name in pool_members:
+        if name not in declared:
+            continue
+        prior = declared[name].accuracy_prior_per_mille
+        samples = float(declared[name].prior_samples or 0)
+        chosen.append(Member(name, None if prior is None else prior / 1e3, samples))
+    return tuple(chosen)
+
+
+def restore_memory(
+    spec: LLMServiceSpec, members: tuple[Member, ...], policy_name: str | None, state_text: str | None, has_route: bool
+) -> ServiceMemory:
+    """The memory of a service seen for the first time by this process: from its status, else afresh.
+
+    Without a state to go on from, a route that is there already keeps its weights until something is known.
+    """
+    policy = make_service_policy(spec)
+    if policy_name == policy.name and state_text:
+        try:
+            state = policy.initial_state(members, policy.state_from_json(state_text))
+        except StateError:
+            state = None
+        if state is not None:
+            return ServiceMemory(policy=policy.name, state=state)
+    return ServiceMemory(policy=policy.name, state=policy.initial_state(members), hold=has_route)
+
+
+def _set_members(memory: ServiceMemory, policy: ControllerPolicy[Any], members: tuple[Member, ...]) -> ServiceMemory:
+    """Carry the ledger over to another policy or other members; the same ones change nothing."""
+    known = getattr(memory.state, "members", None)
+    if memory.policy == policy.name and memory.state is not None and known == members:
+        return memory
+    return replace(memory, policy=policy.name, state=policy.initial_state(members, memory.state))
+
+
+def _conditions(inputs: ServiceInputs, usable: tuple[VariantState, ...]) -> tuple[MemberCondition, ...]:
+    ready = {state.key.member for state in usable}
+    energy = inputs.estimate.energy
+    return tuple(
+        MemberCondition(name, name in ready, energy[name].marginal_joules if name in energy else None)
+        for name in inputs.member_names
+    )
+
+
+def _is_due(memory: ServiceMemory, inputs: ServiceInputs) -> bool:
+    if memory.decided_at_seconds is None or memory.decision is None:
+        return True
+    elapsed = inputs.at_seconds - memory.decided_at_seconds
+    return elapsed < 0.0 or elapsed >= inputs.spec.controller.interval_seconds - EARLY_SHARE
+
+
+def decide_service(
+    inputs: ServiceInputs, memory: ServiceMemory, rng: np.random.Generator
+) -> tuple[ServiceDecision, ServiceMemory]:
+    """Weights for one service. Total: nothing ready, nothing known and nothing measured are decisions too.
+
+    The policy is asked once per interval, and at once when the set of ready members changed; counters it has seen
+    change nothing, so asking often does not count twice. While feedback cannot be read the last shares stay.
+    """
+    policy = make_service_policy(inputs.spec)
+    members = declared_members(inputs.spec, inputs.member_names)
+    memory = _set_members(memory, policy, members)
+    usable = tuple(
+        state
+        for state in usable_variants(inputs.states, inputs.retiring)
+        if state.key.member in set(inputs.member_names)
+    )
+    ready = frozenset(state.key.member for state in usable)
+    due = _is_due(memory, inputs)
+    blind = inputs.outcomes is None
+    if memory.decision is not None and (blind or not due) and ready == memory.ready_members:
+        decision = replace(_weigh(inputs, usable, _kept_shares(inputs, memory), memory.decision), held=blind)
+        return decision, replace(memory, decision=decision)
+    alpha = inputs.spec.sla.accuracy.target_per_mille / 1e3
+    state = memory.state
+    if due and state is not None:
+        state = policy.update(state, Observation(inputs.at_seconds, alpha, inputs.outcomes))
+    rate = inputs.load_rps
+    interval = float(inputs.spec.controller.interval_seconds)
+    request = DecisionRequest(
+        members=_conditions(inputs, usable),
+        alpha=alpha,
+        expected_requests=None if rate is None else rate * interval,
+        at_seconds=inputs.at_seconds,
+        safest_member=inputs.spec.safest_member,
+    )
+    chosen = policy.decide(state, request, rng)
+    hold = memory.hold and chosen.reason is Reason.NOTHING_KNOWN_YET
+    draft = ServiceDecision(
+        at_seconds=inputs.at_seconds,
+        weights={},
+        reason=str(chosen.reason),
+        message=chosen.message,
+        policy=chosen,
+        inputs=describe_inputs(inputs),
+    )
+    decision = _weigh(inputs, usable, _live_shares(inputs.live) if hold else chosen.weights, draft)
+    memory = replace(
+        memory,
+        state=state,
+        decision=decision,
+        decided_at_seconds=inputs.at_seconds if due else memory.decided_at_seconds,
+        ready_members=ready,
+        hold=hold,
+    )
+    return decision, memory
+
+
+def _kept_shares(inputs: ServiceInputs, memory: ServiceMemory) -> Mapping[str, float]:
+    """Shares between two decisions: those decided, or the live ones while they are held."""
+    if memory.hold or memory.decision is None or memory.decision.policy is None:
+        return _live_shares(inputs.live)
+    return memory.decision.policy.weights
+
+
+def _live_shares(live: Mapping[VariantKey, int]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for key, weight in live.items():
+        shares[key.member] = shares.get(key.member, 0.0) + weight
+    return shares
+
+
+def _weigh(
+    inputs: ServiceInputs, usable: tuple[VariantState, ...], shares: Mapping[str, float], draft: ServiceDecision
+) -> ServiceDecision:
+    """Turn shares of members into weights of variants, or keep the live ones where a change would not matter."""
+    order = [state.key for state in inputs.states]
+    if not usable:
+        return replace(draft, weights=_without_ready(inputs, order), held=True)
+    wanted = round_weights(split_shares(shares, usable, inputs.estimate.capacity_rps()), order)
+    if inputs.live and not changes_enough(inputs.live, wanted):
+        return replace(draft, weights=dict(inputs.live), held=False)
+    return replace(draft, weights=wanted, held=False)
+
+
+def _without_ready(inputs: ServiceInputs, order: list[VariantKey]) -> dict[VariantKey, int]:
+    """Weights while nothing is ready: the live ones, or all on the safest member where there is no route yet.
+
+    Variants that left the spec leave the route; a new one enters with weight 0.
+    """
+    kept = {key: float(inputs.live.get(key, 0)) for key in order}
+    if any(kept.values()):
+        return round_weights(kept, order)
+    safest = [key for key in order if key.member == inputs.spec.safest_member] or order
+    return round_weights(dict.fromkeys(safest, 1.0), order)
+
+
+def describe_inputs(inputs: ServiceInputs) -> tuple[DecisionInput, ...]:
+    """What the decision rested on, as its record shows it."""
+    estimate = inputs.estimate
+    rate = "unknown" if inputs.load_rps is None else f"{inputs.load_rps:.2f}/s"
+    outcomes = inputs.outcomes
+    judged = "unknown" if outcomes is None else f"{sum(counter.count for counter in outcomes):.0f} in all counters"
+    rows = [
+        DecisionInput("requests", rate, estimate.at_seconds if inputs.load_rps is not None else None),
+        DecisionInput("feedback", judged, inputs.at_seconds if outcomes is not None else None),
+    ]
+    for name in inputs.member_names:
+        energy = estimate.energy.get(name)
+        joules = None if energy is None else energy.marginal_joules
+        source = "measured" if energy is not None and energy.measured else "from the profile"
+        text = "unknown" if joules is None else f"{joules:.3g} J {source}"
+        rows.append(DecisionInput(f"joules/{name}", text, None if energy is None else energy.observed_at_seconds))
+    return tuple(rows)
+
+
+def summarise_service(spec: LLMServiceSpec, memory: ServiceMemory) -> LedgerSummary | None:
+    """The service's ledger in one row."""
+    return None if memory.state is None else make_service_policy(spec).summary(memory.state)

@@ -1,0 +1,282 @@
+"""Decides the replicas of one pool: measured load times coming weights over what a replica carries.
+
+The law (reserve, stabilisation, last ready kept) is the policies'; here stands what only the operator knows: what may
+be trusted, what is draining, what a cap leaves free. Going down needs two observations that agree and, for the last
+replica of a variant, proof that nothing is sent to it and nothing runs on it. Going up needs free accelerators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from wattzoo.api.conditions import Reason
+from wattzoo.decide.caps import held_by_variant
+from wattzoo.decide.demand import PLACEMENT_DEADLINE_SECONDS, PoolInputs, estimate_variant_demand, unplaced_pods
+from wattzoo.decide.memory import PoolEstimate, PoolMemory
+from wattzoo.decisions import Finding, PoolDecision, VariantPlan
+from wattzoo.model import Backing, VariantKey, VariantState
+from wattzoo_policies.limits.replicas import decide_replicas
+from wattzoo_policies.signals import ReplicaRequest, VariantDemand, VariantReplicas
+
+
+def decide_pool(inputs: PoolInputs, memory: PoolMemory) -> tuple[PoolDecision, PoolMemory]:
+    """Replicas of every variant that can be scaled and placed; the others keep what they have."""
+    spec = inputs.context.pool.spec
+    bounds = _bounds(inputs)
+    demand = estimate_variant_demand(inputs, bounds)
+    states = {state.key: state for state in inputs.context.states if state.key in bounds}
+    names = {str(key): key for key in states}
+    request = ReplicaRequest(
+        inputs.at_seconds, tuple(_demand(state, demand, bounds, inputs.estimate) for state in states.values())
+    )
+    history, plan = decide_replicas(
+        memory.history, request, spec.scaling.reserve_percent / 100.0, float(spec.scaling.down_stabilization_seconds)
+    )
+    wished = {names[entry.variant]: entry for entry in plan.variants}
+    wished = _start_something(inputs, states, wished)
+    zero_since = _zero_since(inputs, memory)
+    lowered = {key: entry.replicas for key, entry in wished.items() if entry.replicas < (states[key].desired or 0)}
+    guarded = {key: _guard_decrease(inputs, memory, states[key], entry, zero_since) for key, entry in wished.items()}
+    granted = grant_increases(inputs, states, {key: entry.replicas for key, (entry, _) in guarded.items()})
+    plans = tuple(_variant_plan(inputs, state, guarded, granted) for state in inputs.context.states)
+    decision = _summarise(inputs, plans, demand)
+    retiring = frozenset(key for key, number in lowered.items() if number == 0)
+    pending = lowered if _is_new(inputs, memory) else {**memory.pending, **_lowest(memory.pending, lowered)}
+    memory = replace(memory, history=history, pending=pending, retiring=retiring, zero_since_seconds=zero_since)
+    return decision, memory
+
+
+def _bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
+    """Least and most replicas of the variants that exist or may be created, and whose accelerators may be used."""
+    bounds = {}
+    states = {state.key: state for state in inputs.context.states}
+    for member in inputs.context.pool.spec.members:
+        for variant in member.variants:
+            key = VariantKey(member.name, variant.name)
+            adopted_missing = states[key].backing is Backing.WORKLOAD and not states[key].exists
+            if variant.scalable and variant.accelerator_pool in inputs.headroom and not adopted_missing:
+                bounds[key] = variant.replica_bounds
+    return bounds
+
+
+def _demand(
+    state: VariantState,
+    demand: Mapping[VariantKey, float | None],
+    bounds: Mapping[VariantKey, tuple[int, int]],
+    estimate: PoolEstimate,
+) -> VariantDemand:
+    least, most = bounds[state.key]
+    return VariantDemand(
+        variant=str(state.key),
+        member=state.key.member,
+        demand_rps=demand.get(state.key),
+        capacity_rps=estimate.capacities[state.key].rps,
+        current_replicas=state.desired or 0,
+        ready_replicas=len(state.ready),
+        min_replicas=least,
+        max_replicas=most,
+        accelerators_per_replica=state.accelerators_per_replica,
+        accelerator_pool=state.accelerator_pool,
+    )
+
+
+def _start_something(
+    inputs: PoolInputs, states: Mapping[VariantKey, VariantState], wished: Mapping[VariantKey, VariantReplicas]
+) -> dict[VariantKey, VariantReplicas]:
+    """A pool that somebody uses and that has nothing at all starts one replica of a safest member, load or not."""
+    result = dict(wished)
+    elsewhere = any(state.usable for state in inputs.context.states if state.key not in states)
+    if elsewhere or any(entry.replicas > 0 for entry in wished.values()):
+        return result
+    for service in inputs.context.services.values():
+        own = [key for key in states if key.member == service.safest_member and states[key].desired is not None]
+        own += [key for key in states if key.member == service.safest_member and key not in own]
+        if own:
+            text = f"nothing runs: one replica of the safest member {service.safest_member} starts"
+            result[own[0]] = replace(result[own[0]], replicas=1, reason="FirstReplica", message=text)
+            break
+    return result
+
+
+def _zero_since(inputs: PoolInputs, memory: PoolMemory) -> dict[str, float]:
+    """Since when no live route sends anything to a variant, by its name."""
+    busy = {key for weights in inputs.live.values() for key, weight in weights.items() if weight > 0}
+    return {
+        str(state.key): memory.zero_since_seconds.get(str(state.key), inputs.at_seconds)
+        for state in inputs.context.states
+        if state.key not in busy
+    }
+
+
+def _is_new(inputs: PoolInputs, memory: PoolMemory) -> bool:
+    return memory.estimate is None or inputs.at_seconds > memory.estimate.at_seconds
+
+
+def _lowest(before: Mapping[VariantKey, int], now: Mapping[VariantKey, int]) -> dict[VariantKey, int]:
+    return {key: max(before.get(key, number), number) for key, number in now.items()}
+
+
+def is_drained(inputs: PoolInputs, key: VariantKey, zero_since: Mapping[str, float]) -> bool:
+    """Whether the last replica may go: nothing is sent to it, and a later scrape saw nothing, or time is up."""
+    since = zero_since.get(str(key))
+    if since is None:
+        return False
+    signals = inputs.estimate.signals[key]
+    if inputs.at_seconds - since >= inputs.context.pool.spec.scaling.drain_timeout_seconds:
+        return True
+    return signals.idle and signals.observed_at_seconds is not None and signals.observed_at_seconds > since
+
+
+def _guard_decrease(
+    inputs: PoolInputs,
+    memory: PoolMemory,
+    state: VariantState,
+    entry: VariantReplicas,
+    zero_since: Mapping[str, float],
+) -> tuple[VariantReplicas, bool]:
+    """Hold a decrease until two observations agree, telemetry is there, and the last replica is drained.
+
+    Returns the entry and whether it was held.
+    """
+    current = state.desired or 0
+    if entry.replicas >= current:
+        return entry, False
+
+    def hold(reason: str, why: str) -> tuple[VariantReplicas, bool]:
+        return replace(entry, replicas=current, reason=reason, message=f"{entry.message}; {current} kept: {why}"), True
+
+    if state.ready and inputs.estimate.signals[state.key].running is None:
+        return hold("MetricsUnknown", "what runs on it is unknown")
+    if state.key not in memory.pending or not _is_new(inputs, memory):
+        return hold("Confirming", "a second observation must agree")
+    number = max(entry.replicas, memory.pending[state.key])
+    if number == 0 and state.ready and not is_drained(inputs, state.key, zero_since):
+        return hold("Draining", "traffic moves away first")
+    if number >= current:
+        return hold("Confirming", "the last observation wanted more")
+    return replace(entry, replicas=number), False
+
+
+def grant_increases(
+    inputs: PoolInputs, states: Mapping[VariantKey, VariantState], wanted: Mapping[VariantKey, int]
+) -> dict[VariantKey, int]:
+    """Replicas that caps leave room for: what is there stays, additions come one by one to who lacks most.
+
+    A decrease frees nothing before its pods are gone, so it counts with what it still holds.
+    """
+    granted = {key: min(number, states[key].desired or 0) for key, number in wanted.items()}
+    while True:
+        short = [key for key in wanted if granted[key] < wanted[key]]
+        short = [key for key in short if _fits(inputs, states, granted, key)]
+        if not short:
+            return granted
+        neediest = min(short, key=lambda key: (granted[key] / wanted[key], list(wanted).index(key)))
+        granted[neediest] += 1
+
+
+def _fits(
+    inputs: PoolInputs,
+    states: Mapping[VariantKey, VariantState],
+    granted: Mapping[VariantKey, int],
+    key: VariantKey,
+) -> bool:
+    """Whether one more replica of `key` stays within every bound of its AcceleratorPool."""
+    pool = states[key].accelerator_pool
+    room = inputs.headroom.get(pool or "")
+    if room is None:
+        return False
+    held = sum(
+        held_by_variant(state, granted[other] + (1 if other == key else 0))
+        for other, state in states.items()
+        if state.accelerator_pool == pool
+    )
+    bounds = [bound for bound in (room.accelerators, room.allocatable) if bound is not None]
+    if any(held > bound for bound in bounds):
+        return False
+    if room.watts is None or room.watts_per_accelerator is None:
+        return True
+    return held * room.watts_per_accelerator <= room.watts
+
+
+def _limit(inputs: PoolInputs, state: VariantState, wanted: int, granted: int) -> Finding | None:
+    """What kept a variant from what it was to have."""
+    if messages := unplaced_pods(state, inputs.at_seconds):
+        text = (
+            f"{state.key}: {len(messages)} pods have had no node for {PLACEMENT_DEADLINE_SECONDS:.0f} s: {messages[0]}"
+        )
+        return Finding(Reason.UNSCHEDULABLE, text)
+    if granted >= wanted:
+        return None
+    text = f"{state.key} needs {wanted} replicas and may have {granted} on {state.accelerator_pool}"
+    room = inputs.headroom[state.accelerator_pool or ""]
+    if room.accelerators is not None and (room.allocatable is None or room.accelerators <= room.allocatable):
+        needed = (granted + 1) * state.accelerators_per_replica
+        if room.watts is None or needed > room.accelerators:
+            return Finding(Reason.MAX_ACCELERATORS_REACHED, f"{text}: maxAccelerators leaves {room.accelerators}")
+    if room.watts is not None and room.watts_per_accelerator is not None:
+        return Finding(Reason.POWER_BUDGET_REACHED, f"{text}: powerBudgetWatts leaves {room.watts:.0f} W")
+    return Finding(Reason.ACCELERATORS_SHORT, f"{text}: the nodes have {room.allocatable}")
+
+
+def _variant_plan(
+    inputs: PoolInputs,
+    state: VariantState,
+    guarded: Mapping[VariantKey, tuple[VariantReplicas, bool]],
+    granted: Mapping[VariantKey, int],
+) -> VariantPlan:
+    signals, capacity = inputs.estimate.signals[state.key], inputs.estimate.capacities[state.key]
+    utilisation = None
+    if signals.served_rps is not None and capacity.rps and signals.warm:
+        utilisation = signals.served_rps / (signals.warm * capacity.rps)
+    if state.key not in guarded:
+        return VariantPlan(state.key, None, None, "NotScaled", "its replicas are not ours", utilisation=utilisation)
+    entry, held = guarded[state.key]
+    number = granted[state.key]
+    return VariantPlan(
+        key=state.key,
+        replicas=number,
+        wished=entry.wished,
+        reason=entry.reason,
+        message=entry.message,
+        retiring=held and entry.reason == "Draining",
+        limited_by=_limit(inputs, state, entry.replicas, number),
+        utilisation=utilisation,
+    )
+
+
+def _watts(
+    inputs: PoolInputs, plans: tuple[VariantPlan, ...], demand: Mapping[VariantKey, float | None]
+) -> float | None:
+    """Modelled power of the plan: idle power of every replica plus the load's part; None where a profile is missing."""
+    total = 0.0
+    for plan in plans:
+        capacity = inputs.estimate.capacities[plan.key]
+        if not plan.replicas:
+            continue
+        if capacity.idle_watts is None or capacity.max_watts is None or not capacity.rps:
+            return None
+        load = min(1.0, (demand.get(plan.key) or 0.0) / (plan.replicas * capacity.rps))
+        total += plan.replicas * (capacity.idle_watts + load * (capacity.max_watts - capacity.idle_watts))
+    return total
+
+
+def _summarise(
+    inputs: PoolInputs, plans: tuple[VariantPlan, ...], demand: Mapping[VariantKey, float | None]
+) -> PoolDecision:
+    before = {state.key: state.desired or 0 for state in inputs.context.states}
+    changed = [p for p in plans if p.replicas is not None and p.replicas != before[p.key]]
+    limited = [p.limited_by for p in plans if p.limited_by is not None]
+    problems = {c.problem for c in inputs.estimate.capacities.values() if c.problem is not None}
+    unknown = [p for p in plans if p.reason in {"DemandUnknown", "MetricsUnknown"}]
+    shown = changed or [p for p in plans if p.replicas is not None]
+    return PoolDecision(
+        at_seconds=inputs.at_seconds,
+        variants=plans,
+        reason=shown[0].reason if shown else "NothingToScale",
+        message="; ".join(f"{p.key} {before[p.key]} -> {p.replicas}: {p.message}" for p in shown[:4]),
+        held=bool(unknown),
+        watts=_watts(inputs, plans, demand),
+        binding_constraint=str(limited[0].reason) if limited else None,
+        findings=(*limited, *sorted(problems, key=lambda finding: finding.message)),
+    )
