@@ -21,7 +21,7 @@ MIN_REQUESTS = 5.0
 """Below this many requests in the smoothing time an average says more about chance than about the member."""
 
 
-def _used_watts(state: VariantState, signals: VariantSignals, capacity: Capacity) -> float | None:
+def _used_watts(signals: VariantSignals, capacity: Capacity) -> float | None:
     """Power of the variant's warm pods less the idle power of what they could carry and did not."""
     if signals.serving_watts is None or signals.served_rps is None:
         return None
@@ -47,7 +47,7 @@ def _observe_member(
             watts += seen.watts
         if not seen.warm:
             continue
-        variant_used = _used_watts(state, seen, capacities[state.key])
+        variant_used = _used_watts(seen, capacities[state.key])
         if variant_used is None or seen.served_rps is None or seen.watts is None:
             return None
         measured = True
@@ -115,7 +115,7 @@ def estimate_energy(
 ) -> MemberEnergy:
     """Joules per request at a member with their provenance; `stale` says that the measurement is too old to use."""
     own = [state for state in states if state.key.member == member]
-    modelled = [c.joules_per_request for s in own if (c := capacities[s.key]).joules_per_request is not None]
+    modelled = (capacities[state.key].joules_per_request for state in own)
     profile = min((joules for joules in modelled if joules is not None), default=None)
     ready = sum(len(state.ready) for state in own)
     coverage = round(100 * sum(signals[state.key].covered for state in own) / ready) if ready else 0
@@ -124,9 +124,19 @@ def estimate_energy(
     requests = 0.0 if memory is None else memory.served_rps * SMOOTHING_SECONDS
     if memory is None or stale or requests < MIN_REQUESTS:
         watts = None if memory is None or stale else memory.watts
-        return MemberEnergy(profile, profile, watts, False, shared, at_seconds, coverage)
+        return MemberEnergy(
+            profile, profile, watts, shared=shared, observed_at_seconds=at_seconds, coverage_percent=coverage
+        )
     average = memory.watts / memory.served_rps
     marginal = memory.used_watts / memory.served_rps
     if profile is not None:
         marginal = (requests * marginal + PROFILE_REQUESTS * profile) / (requests + PROFILE_REQUESTS)
-    return MemberEnergy(average, marginal, memory.watts, True, shared, at_seconds, coverage)
+    return MemberEnergy(
+        average,
+        marginal,
+        memory.watts,
+        measured=True,
+        shared=shared,
+        observed_at_seconds=at_seconds,
+        coverage_percent=coverage,
+    )
