@@ -11,7 +11,7 @@ import difflib
 import sys
 from pathlib import Path
 
-from wattzoo.api.crd import crd_files
+from wattzoo.api.crd import render_crds
 from wattzoo.api.reference import reference_markdown
 from wattzoo.telemetry import render_reference
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 def render_all() -> dict[str, str]:
     """Path below the root -> text, for every generated file."""
-    crds = crd_files()
+    crds = render_crds()
     return {
         **{f"crds/{name}": text for name, text in crds.items()},
         **{f"charts/wattzoo/crds/{name}": text for name, text in crds.items()},
@@ -38,7 +38,9 @@ def check(files: dict[str, str]) -> int:
         if actual != expected:
             drifted += 1
             sys.stdout.writelines(
-                difflib.unified_diff(actual.splitlines(True), expected.splitlines(True), name, f"{name} (generated)", n=1)
+                difflib.unified_diff(
+                    actual.splitlines(keepends=True), expected.splitlines(keepends=True), name, "generated", n=1
+                )
             )
     return drifted
 
@@ -67,7 +69,7 @@ def main() -> int:
         return 0
     drifted = check(files)
     if drifted:
-        print(f"generate: {drifted} of {len(files)} generated files differ: run `make generate` and commit", file=sys.stderr)
+        print(f"generate: {drifted} of {len(files)} files differ: run `make generate` and commit", file=sys.stderr)
     return int(drifted > 0)
 
 
