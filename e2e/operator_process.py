@@ -27,6 +27,16 @@ START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 12.0
 METRICS_PORTS = (8080, 8082)
 HEALTH_PORTS = (8081, 8083)
+FETCH = """
+import sys, urllib.error, urllib.request
+try:
+    answer = urllib.request.urlopen(sys.argv[1], timeout=5)
+    print(answer.status, answer.read().decode(), sep="\\n")
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode(), sep="\\n")
+except OSError:
+    print(0)
+"""
 SOURCE_PATH = os.pathsep.join(str(REPOSITORY_DIR / folder) for folder in ("operator", "policies"))
 
 
@@ -87,9 +97,10 @@ class OperatorProcess:
         env |= {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": SOURCE_PATH, "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", "wattzoo", *arguments, *extra_arguments]
         self.cluster.start(self.name, command, env, cwd=Path("/"))
-        port = HEALTH_PORTS[self.replica]
         self.cluster.wait_until(
-            lambda: self.cluster.listening(port) or not self.alive(), START_TIMEOUT_SECONDS, f"{self.name} listens"
+            lambda: bool(self.fetch(f"{self.health_url}/livez")[0]) or not self.alive(),
+            START_TIMEOUT_SECONDS,
+            f"{self.name} listens",
         )
         if not self.alive():
             raise RuntimeError(f"{self.name} ended at its start\n{self.cluster.tail(self.name)}")
@@ -122,6 +133,12 @@ class OperatorProcess:
         if self.alive():
             self.stop()
         self.start()
+
+    def fetch(self, url: str) -> tuple[int, str]:
+        """Status and body of a GET from inside the cluster's network; status 0 when nobody answers."""
+        done = self.cluster.exec([sys.executable, "-c", FETCH, url], capture_output=True, text=True, check=True)
+        status, _, body = done.stdout.partition("\n")
+        return int(status), body
 
     def lease_holder(self) -> str:
         """Who holds the Lease; empty when nobody does."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -83,6 +83,7 @@ class Telemetry:
     """The metrics of one operator process, in a registry of its own so that tests can have several."""
 
     def __init__(self, version: str = "") -> None:
+        disable_created_metrics()  # a second series for each counter and histogram, which nobody asks for
         self.registry = CollectorRegistry()
         self._services: dict[Ref, ServiceFigures] = {}
         self._pools: dict[Ref, Mapping[VariantKey, ReplicaFigures]] = {}
