@@ -1,0 +1,303 @@
+"""The status of an LLMService: is the promise kept, at how many joules, and why are the weights what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wattzoo.api.base import timestamp
+from wattzoo.api.conditions import Condition, ConditionType, Reason
+from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.api.llm_service_status import (
+    MAX_INPUTS,
+    ControllerState,
+    Decision,
+    DecisionInput,
+    EnergyStatus,
+    LedgerStatus,
+    LLMServiceStatus,
+    MemberStatus,
+)
+from wattzoo.decisions import Finding, MemberEnergy, ServiceDecision, ServiceFigures
+from wattzoo.model import Manifest
+from wattzoo.status.conditions import Judgement, from_finding
+from wattzoo.status.judge import judge_degraded, judge_energy, judge_paused
+from wattzoo.status.traffic import judge_traffic, share_per_mille
+
+SERVICE_CONDITIONS = tuple(kind for kind in ConditionType if kind is not ConditionType.PLACED)
+MIN_FEEDBACKS = 100
+"""Below this many judged requests neither the promise nor its attainability is judged."""
+DEBT_TOLERANCE_REQUESTS = 0.5
+"""Less than one request is no debt; without it the condition would flicker around a target that is just met."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """Everything that the status of one service is rendered from.
+
+    usable and starting: members that can answer now, and whether others are on their way. metrics: what keeps
+    measurements from being used. writes: a write that did not succeed.
+    """
+
+    obj: Manifest
+    spec: LLMServiceSpec
+    decision: ServiceDecision
+    figures: ServiceFigures
+    route: Manifest | None
+    usable: frozenset[str]
+    starting: bool
+    metrics: Finding | None
+    writes: Finding | None
+    infeasible: Finding | None = None
+    findings: tuple[Finding, ...] = ()
+    state: tuple[str, str] | None = None
+    request_count: float = 0.0
+    at_seconds: float = 0.0
+
+
+def judge_service(view: ServiceView) -> list[Judgement]:
+    """All conditions of a service that can be served."""
+    paused = judge_paused(view.obj, view.spec.mode)
+    traffic = judge_traffic(view.route, view.spec.traffic.parent_refs, view.decision.weights, view.figures.load)
+    if view.route is None and paused.status == "True":
+        text = "no route is written in this mode"
+        traffic = Judgement(ConditionType.TRAFFIC_PROGRAMMED, "False", Reason.OBSERVE_MODE, text)
+    held = Finding(
+        Reason.HOLDING, "weights are held: " + (view.metrics.message if view.metrics else "nothing is ready")
+    )
+    return [
+        _judge_ready(view, traffic),
+        _judge_feasible(view),
+        _judge_met(view),
+        _judge_metrics(view.metrics),
+        judge_energy(view.figures.energy, view.usable),
+        traffic,
+        _judge_progress(view),
+        judge_degraded((view.writes, *view.findings, held if view.decision.held else None, view.metrics)),
+        paused,
+    ]
+
+
+def _judge_ready(view: ServiceView, traffic: Judgement) -> Judgement:
+    kind = ConditionType.READY
+    if not view.usable:
+        if view.starting:
+            return Judgement(kind, "False", Reason.STARTING, "no member is ready yet, replicas are starting")
+        return Judgement(kind, "False", Reason.NO_READY_MEMBER, "no member can answer")
+    if traffic.status != "True" and traffic.reason in {
+        Reason.ROUTE_PENDING,
+        Reason.ROUTE_NOT_ACCEPTED,
+        Reason.REFS_NOT_RESOLVED,
+    }:
+        return Judgement(kind, "False", traffic.reason, traffic.message)
+    return Judgement(kind, "True", Reason.AVAILABLE, f"{', '.join(sorted(view.usable))} can answer")
+
+
+def _judge_feasible(view: ServiceView) -> Judgement:
+    kind = ConditionType.SLA_FEASIBLE
+    if view.infeasible is not None:
+        return from_finding(kind, "False", view.infeasible)
+    ledger, chosen = view.figures.ledger, view.decision.policy
+    alpha = view.spec.sla.accuracy.target_per_mille / 1e3
+    reachable = None if chosen is None else chosen.reachable
+    known = any(member.accuracy is not None for member in ledger.members) if ledger is not None else False
+    if (
+        reachable is None
+        or not known
+        or (ledger is not None and ledger.total < MIN_FEEDBACKS and not _has_priors(view))
+    ):
+        text = f"fewer than {MIN_FEEDBACKS} judged requests and no declared accuracies"
+        return Judgement(kind, "Unknown", Reason.TOO_FEW_FEEDBACKS, text)
+    if reachable[1] < alpha:
+        text = f"the best ready member reaches about {reachable[1]:.2f}, the target is {alpha:.3f}"
+        return Judgement(kind, "False", Reason.TARGET_ABOVE_BEST_MEMBER, text)
+    return Judgement(kind, "True", Reason.ATTAINABLE)
+
+
+def _has_priors(view: ServiceView) -> bool:
+    return any(member.accuracy_prior_per_mille is not None for member in view.spec.members or ())
+
+
+def _judge_met(view: ServiceView) -> Judgement:
+    kind = ConditionType.SLA_MET
+    ledger, latencies, bounds = view.figures.ledger, view.figures.latencies, view.spec.sla.latency
+    if ledger is None or ledger.total < MIN_FEEDBACKS or ledger.achieved is None:
+        return Judgement(kind, "Unknown", Reason.TOO_FEW_FEEDBACKS, f"fewer than {MIN_FEEDBACKS} judged requests")
+    if ledger.debt_requests > DEBT_TOLERANCE_REQUESTS:
+        target = view.spec.sla.accuracy.target_per_mille / 10
+        text = (
+            f"{100 * ledger.achieved:.1f}% of {ledger.total:.0f} judged requests were satisfied, {target:.1f}% promised"
+        )
+        return Judgement(kind, "False", Reason.BELOW_TARGET, text)
+    pairs = (
+        ("time to first token", latencies.time_to_first_token_seconds, bounds and bounds.time_to_first_token),
+        ("time per output token", latencies.time_per_output_token_seconds, bounds and bounds.time_per_output_token),
+    )
+    for name, seen, bound in pairs:
+        if seen is not None and bound is not None and seen * 1e3 > bound.p95_milliseconds:
+            text = f"95th percentile of the {name} is above {bound.p95_milliseconds} ms"
+            return Judgement(kind, "False", Reason.LATENCY_ABOVE_TARGET, text)
+    return Judgement(kind, "True", Reason.ON_TARGET)
+
+
+def _judge_metrics(problem: Finding | None) -> Judgement:
+    kind = ConditionType.METRICS_AVAILABLE
+    if problem is None:
+        return Judgement(kind, "True", Reason.SCRAPED)
+    waiting = problem.reason is Reason.NO_SAMPLES
+    return from_finding(kind, "Unknown" if waiting else "False", problem, Reason.OBSERVATION_FAILED)
+
+
+def _judge_progress(view: ServiceView) -> Judgement:
+    kind = ConditionType.PROGRESSING
+    if view.decision.held:
+        return Judgement(kind, "False", Reason.HOLDING, "weights are held")
+    if view.starting and not view.usable:
+        return Judgement(kind, "True", Reason.STARTING, "the first replicas are starting")
+    return Judgement(kind, "False", Reason.STEADY)
+
+
+def render_llm_service_status(
+    view: ServiceView, conditions: tuple[Condition, ...], generation: int | None
+) -> LLMServiceStatus:
+    """The whole status; figures are rounded to what a reader can use."""
+    decision = view.decision
+    return LLMServiceStatus(
+        observed_generation=generation,
+        sla=_render_ledger(view),
+        energy=_render_energy(view),
+        members=_render_members(view),
+        decision=Decision(
+            time=timestamp(decision.at_seconds),
+            reason=decision.reason,
+            message=decision.message,
+            binding_constraint=_binding(decision),
+            runner_up=_runner_up(decision),
+            inputs=tuple(
+                DecisionInput(
+                    name=row.name,
+                    value=row.value,
+                    observed_at=None if row.at_seconds is None else timestamp(row.at_seconds),
+                )
+                for row in decision.inputs[:MAX_INPUTS]
+            ),
+        ),
+        controller=None
+        if view.state is None
+        else ControllerState(policy=view.state[0], state=view.state[1], observed_at=timestamp(decision.at_seconds)),
+        conditions=conditions,
+    )
+
+
+def _binding(decision: ServiceDecision) -> str | None:
+    if decision.policy is None or decision.policy.binding_constraint == "None":
+        return None
+    return str(decision.policy.binding_constraint)
+
+
+def _runner_up(decision: ServiceDecision) -> str | None:
+    second = None if decision.policy is None else decision.policy.runner_up
+    if second is None:
+        return None
+    return second.member if second.excess_joules is None else f"{second.member}, {second.excess_joules:.3g} J dearer"
+
+
+def _render_ledger(view: ServiceView) -> LedgerStatus:
+    ledger, latencies = view.figures.ledger, view.figures.latencies
+    target = view.spec.sla.accuracy.target_per_mille / 10
+    first = _milliseconds(latencies.time_to_first_token_seconds)
+    further = _milliseconds(latencies.time_per_output_token_seconds)
+    return LedgerStatus(
+        target=f"{target:.1f}%",
+        achieved=None if ledger is None or ledger.achieved is None else f"{100 * ledger.achieved:.1f}%",
+        feedback_count=None if ledger is None else round(ledger.total),
+        satisfied_count=None if ledger is None else round(ledger.satisfied),
+        request_count=round(view.request_count),
+        debt_requests=None if ledger is None else round(ledger.debt_requests),
+        since=None if ledger is None or ledger.since_seconds is None else timestamp(ledger.since_seconds),
+        time_to_first_token_p95_milliseconds=first,
+        time_per_output_token_p95_milliseconds=further,
+        latency=None if first is None and further is None else f"{_shown(first)}/{_shown(further)}",
+    )
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e3)
+
+
+def _shown(milliseconds: int | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds}ms"
+
+
+def render_decimal(value: float | None) -> str | None:
+    """Three significant digits without an exponent."""
+    if value is None:
+        return None
+    digits = max(0, 2 - len(str(int(abs(value)))) + 1)
+    return f"{value:.{digits}f}"
+
+
+def service_joules(view: ServiceView) -> float | None:
+    """Average joules per request of this service: its members' averages, weighted by its own requests."""
+    counted = view.figures.load.by_variant_rps
+    rates: dict[str, float] = {}
+    for key, rate in counted.items():
+        rates[key.member] = rates.get(key.member, 0.0) + rate
+    total = sum(rates.values())
+    if total <= 0.0:
+        return None
+    joules = 0.0
+    for member, rate in rates.items():
+        energy = view.figures.energy.get(member)
+        if rate > 0.0 and (energy is None or energy.average_joules is None):
+            return None
+        if energy is not None and energy.average_joules is not None:
+            joules += rate * energy.average_joules
+    return joules / total
+
+
+def _render_energy(view: ServiceView) -> EnergyStatus | None:
+    used = [view.figures.energy[name] for name in sorted(view.usable) if name in view.figures.energy]
+    if not used:
+        return None
+    joules, rate = service_joules(view), view.figures.load.total_rps
+    times = [row.observed_at_seconds for row in used if row.observed_at_seconds is not None]
+    return EnergyStatus(
+        joules_per_request=render_decimal(joules),
+        power_watts=None if joules is None or rate is None else round(joules * rate),
+        provenance=_provenance(used),
+        observed_at=timestamp(min(times)) if times else None,
+        coverage_percent=min(row.coverage_percent for row in used),
+    )
+
+
+def _provenance(rows: list[MemberEnergy]) -> str:
+    if not all(row.measured for row in rows):
+        return "Derived"
+    return "Proportional" if any(row.shared for row in rows) else "Measured"
+
+
+def _render_members(view: ServiceView) -> tuple[MemberStatus, ...]:
+    weights: dict[str, int] = {}
+    for key, weight in view.decision.weights.items():
+        weights[key.member] = weights.get(key.member, 0) + weight
+    ledger = view.figures.ledger
+    outcomes: Mapping[str, tuple[float, float | None]] = (
+        {} if ledger is None else {row.name: (row.total, row.accuracy) for row in ledger.members}
+    )
+    shares = share_per_mille(view.figures.load.counted, weights)
+    rows = []
+    for name, weight in weights.items():
+        total, accuracy = outcomes.get(name, (0.0, None))
+        energy = view.figures.energy.get(name)
+        rows.append(
+            MemberStatus(
+                name=name,
+                weight=weight,
+                share_per_mille=shares.get(name),
+                accuracy_per_mille=None if accuracy is None else round(1000 * accuracy),
+                feedback_count=round(total),
+                joules_per_request=render_decimal(None if energy is None else energy.average_joules),
+            )
+        )
+    return tuple(rows)
