@@ -15,6 +15,7 @@ import signal as signals
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,7 +35,11 @@ from e2e.cluster.paths import REPOSITORY_DIR, RUN_DIR_VARIABLE, default_run_dir
 MARKER = ".wattzoo-cluster"
 TRANSIENT_FOLDERS = ("bin", "certificates", "config", "data", "envoy-gateway", "prometheus", "kube-cache", "helm")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LISTEN_STATE = "0A"
+FETCH_TIMEOUT_SECONDS = 5.0
+FETCH_SCRIPT = f"""
+import sys, urllib.request
+sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout={FETCH_TIMEOUT_SECONDS}).read().decode())
+"""
 
 
 @dataclass(frozen=True)
@@ -258,11 +263,17 @@ class Cluster:
             text = file.read().decode(errors="replace").splitlines()
         return "\n".join([f"--- {path}", *text[-lines:]])
 
-    def listening(self, port: int) -> bool:
-        """Whether something inside listens on a TCP port (IPv4), read from the kernel's table without connecting."""
-        pid = self.namespace.holder_pid()
-        rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-        return any(int(row[1].rsplit(":", 1)[1], 16) == port and row[3] == LISTEN_STATE for row in rows)
+    def fetch(self, url: str) -> str | None:
+        """GET a URL inside the namespace; None when nothing answers or the answer is an error."""
+        argv = [sys.executable, "-I", "-c", FETCH_SCRIPT, url]
+        if not self.namespace.inside():
+            done = self.exec(argv, capture_output=True, text=True)
+            return done.stdout if done.returncode == 0 else None
+        try:
+            with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_SECONDS) as response:  # noqa: S310 (our own URLs)
+                return str(response.read().decode())
+        except OSError:
+            return None
 
     # Gateway and tokens
 
@@ -283,8 +294,14 @@ class Cluster:
         """Apply the Gateway, wait until Envoy listens, return the URL."""
         manifests = {"apiVersion": "v1", "kind": "List", "items": self.gateway_manifests(namespace, name, port)}
         self.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(manifests))
-        self.wait_until(lambda: self.listening(port), timeout_seconds, f"Envoy listens on {port}")
+        listener = gateway.listener_name(namespace, name)
+        self.wait_until(lambda: listener in self.envoy_listeners(), timeout_seconds, f"Envoy listens for {listener}")
         return f"http://{HOST_IP}:{port}"
+
+    def envoy_listeners(self) -> dict[str, str]:
+        """Name -> address of Envoy's listeners, empty while Envoy does not answer."""
+        lines = (self.fetch(f"http://{HOST_IP}:{prometheus.ENVOY_ADMIN_PORT}/listeners") or "").splitlines()
+        return dict(line.split("::", 1) for line in lines if "::" in line)
 
     def token_kubeconfig(self, namespace: str, service_account: str, duration: str = "2h") -> Path:
         """A kubeconfig whose only credential is a fresh token of the service account."""

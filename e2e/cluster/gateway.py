@@ -17,6 +17,8 @@ NAMESPACE = "envoy-gateway-system"
 GATEWAY_CLASS = "wattzoo"
 GATEWAY_NAME = "inference-gateway"
 LISTENER_PORT = 10080
+KEEPER_NAME = "keeper"
+KEEPER_PORT = 10079
 API_VERSION = "gateway.networking.k8s.io/v1"
 # With Kubernetes as its source, Envoy Gateway reads its certificates from /certs whatever it is told. No one but root
 # may make that folder, so it gets a root of its own: every top-level folder bound into an empty file system.
@@ -74,6 +76,7 @@ def render_class() -> list[dict[str, Any]]:
             "mergeGateways": True,
             "provider": {"type": "Host", "host": {"envoyVersion": ENVOY_VERSION}},
             "extraArgs": ["--disable-hot-restart"],
+            "telemetry": {"accessLog": {"disable": True}},
             "bootstrap": {"type": "JSONPatch", "jsonPatches": patches},
         },
     }
@@ -100,6 +103,16 @@ def render_gateway(namespace: str, name: str = GATEWAY_NAME, port: int = LISTENE
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"gatewayClassName": GATEWAY_CLASS, "listeners": [listener]},
     }
+
+
+def render_keeper() -> dict[str, Any]:
+    """A Gateway without routes: without any Gateway, Envoy would end and start anew between two tests."""
+    return render_gateway(NAMESPACE, KEEPER_NAME, KEEPER_PORT)
+
+
+def listener_name(namespace: str, name: str) -> str:
+    """How Envoy names the listener of a Gateway of ours."""
+    return f"{namespace}/{name}/http"
 
 
 def prepare(layout: Layout, envoy: Path) -> None:

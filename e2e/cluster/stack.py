@@ -93,6 +93,7 @@ def bring_up_control_plane(stack: Stack) -> None:
     stack.start(components.make_scheduler(stack.layout))
     stack.start(components.make_kwok(stack.layout))
     stack.api.create_all(prometheus.render_access())
+    stack.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": gateway.NAMESPACE}})
 
 
 def bring_up_nodes(stack: Stack, counts: dict[str, int]) -> None:
@@ -108,29 +109,39 @@ def bring_up_nodes(stack: Stack, counts: dict[str, int]) -> None:
     stack.wait(f"{sum(counts.values())} nodes ready", usable, "kwok", "kube-controller-manager", "kube-scheduler")
 
 
-def bring_up_gateway(stack: Stack, local_certificates: Future[None]) -> None:
-    """Custom resources, certificates, Envoy Gateway, and our GatewayClass."""
-    stack.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": gateway.NAMESPACE}})
+def served_resources(manifests: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """API version -> the resource names that discovery must show, from CustomResourceDefinitions."""
+    wanted: dict[str, set[str]] = {}
+    for manifest in manifests:
+        if manifest["kind"] == "CustomResourceDefinition":
+            spec = manifest["spec"]
+            version = next(version["name"] for version in spec["versions"] if version["storage"])
+            wanted.setdefault(f"{spec['group']}/{version}", set()).add(spec["names"]["plural"])
+    return wanted
+
+
+def bring_up_gateway(stack: Stack, certificates: list[Future[None]]) -> None:
+    """Custom resources, Envoy Gateway, our GatewayClass, and the Gateway that keeps Envoy running."""
     manifests = load_manifests()
     stack.api.create_all(manifests)
-    names = [item["metadata"]["name"] for item in manifests if item["kind"] == "CustomResourceDefinition"]
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    wanted = served_resources(manifests)
 
-    def established() -> bool:
-        items = (stack.api.get(path) or {}).get("items", [])
-        done = {item["metadata"]["name"] for item in items if condition_is(item, "Established")}
-        return done.issuperset(names)
+    def served() -> bool:
+        # Discovery names a resource once it is established, in a few kilobytes; the definitions are megabytes.
+        answers = [(stack.api.get(f"/apis/{version}") or {}).get("resources", []) for version in wanted]
+        names = [{resource["name"] for resource in answer} for answer in answers]
+        return all(have.issuperset(want) for have, want in zip(names, wanted.values(), strict=True))
 
-    stack.wait(f"{len(names)} Gateway CRDs established", established)
-    local_certificates.result()
-    stack.run_program(
-        "envoy-gateway-certgen", gateway.make_certgen(stack.layout, in_cluster=True), gateway.environment(stack.layout)
-    )
+    stack.wait(f"{sum(map(len, wanted.values()))} Gateway resources served", served)
+    for certificate in certificates:
+        certificate.result()
     stack.start(gateway.make_envoy_gateway(stack.layout))
-    for manifest in gateway.render_class():
+    for manifest in [*gateway.render_class(), gateway.render_keeper()]:
         stack.api.create(manifest)
-    class_path = f"/apis/{gateway.API_VERSION}/gatewayclasses/{gateway.GATEWAY_CLASS}"
-    stack.wait("GatewayClass accepted", lambda: condition_is(stack.api.get(class_path), "Accepted"), "envoy-gateway")
+    path = f"/apis/{gateway.API_VERSION}/gatewayclasses/{gateway.GATEWAY_CLASS}"
+    stack.wait("GatewayClass accepted", lambda: condition_is(stack.api.get(path), "Accepted"), "envoy-gateway")
+    keeper = gateway.listener_name(gateway.NAMESPACE, gateway.KEEPER_NAME)
+    stack.wait("Envoy listening", lambda: keeper in stack.cluster.envoy_listeners(), "envoy-gateway")
 
 
 def prometheus_ready() -> bool:
@@ -152,17 +163,23 @@ def bring_up(cluster: Cluster) -> None:
     stack.start(components.make_etcd(layout))
     stack.start(components.make_api_server(layout, options.api_server_flags))
     stack.start(components.make_prometheus(layout))
-    local = gateway.make_certgen(layout, in_cluster=False)
-    with ThreadPoolExecutor(4) as pool:
-        certificates = pool.submit(stack.run_program, "envoy-gateway-certgen-local", local, gateway.environment(layout))
+
+    def make_certificates(in_cluster: bool) -> None:
+        name = "envoy-gateway-certgen" if in_cluster else "envoy-gateway-certgen-local"
+        stack.run_program(name, gateway.make_certgen(layout, in_cluster=in_cluster), gateway.environment(layout))
+
+    with ThreadPoolExecutor(6) as pool:
+        futures = [pool.submit(stack.guarded(lambda: make_certificates(in_cluster=False)))]
         stack.guarded(lambda: bring_up_control_plane(stack))()
+        futures.append(pool.submit(stack.guarded(lambda: make_certificates(in_cluster=True))))
+        certificates = list(futures)
         steps = [
             lambda: bring_up_gateway(stack, certificates),
             lambda: bring_up_nodes(stack, dict(options.nodes)),
             lambda: stack.wait("Prometheus ready", prometheus_ready, "prometheus"),
         ]
-        futures = [pool.submit(stack.guarded(step)) for step in steps]
-    errors = [error for error in (future.exception() for future in [certificates, *futures]) if error is not None]
+        futures += [pool.submit(stack.guarded(step)) for step in steps]
+    errors = [error for error in (future.exception() for future in futures) if error is not None]
     if errors:
         raise next((error for error in errors if "given up" not in str(error)), errors[0])
     stack.say("cluster up")
