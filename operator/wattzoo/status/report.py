@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from wattzoo.api.base import timestamp
 from wattzoo.api.conditions import Condition, ConditionType, Reason
-from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.api.llm_service import LatencyTarget, LLMServiceSpec
 from wattzoo.api.llm_service_status import (
     MAX_INPUTS,
     ControllerState,
@@ -18,7 +19,7 @@ from wattzoo.api.llm_service_status import (
     LLMServiceStatus,
     MemberStatus,
 )
-from wattzoo.decisions import Finding, MemberEnergy, ServiceDecision, ServiceFigures
+from wattzoo.decisions import Finding, Latencies, MemberEnergy, ServiceDecision, ServiceFigures
 from wattzoo.model import Manifest
 from wattzoo.status.conditions import Judgement, from_finding
 from wattzoo.status.judge import judge_degraded, judge_energy, judge_paused
@@ -62,9 +63,8 @@ def judge_service(view: ServiceView) -> list[Judgement]:
     if view.route is None and paused.status == "True":
         text = "no route is written in this mode"
         traffic = Judgement(ConditionType.TRAFFIC_PROGRAMMED, "False", Reason.OBSERVE_MODE, text)
-    held = Finding(
-        Reason.HOLDING, "weights are held: " + (view.metrics.message if view.metrics else "nothing is ready")
-    )
+    why = view.metrics.message if view.metrics else "nothing is ready"
+    held = Finding(Reason.HOLDING, f"weights are held: {why}")
     return [
         _judge_ready(view, traffic),
         _judge_feasible(view),
@@ -97,19 +97,14 @@ def _judge_feasible(view: ServiceView) -> Judgement:
     kind = ConditionType.SLA_FEASIBLE
     if view.infeasible is not None:
         return from_finding(kind, "False", view.infeasible)
-    ledger, chosen = view.figures.ledger, view.decision.policy
+    ledger = view.figures.ledger
     alpha = view.spec.sla.accuracy.target_per_mille / 1e3
-    reachable = None if chosen is None else chosen.reachable
-    known = any(member.accuracy is not None for member in ledger.members) if ledger is not None else False
-    if (
-        reachable is None
-        or not known
-        or (ledger is not None and ledger.total < MIN_FEEDBACKS and not _has_priors(view))
-    ):
+    known = [row.accuracy for row in ledger.members if row.accuracy is not None] if ledger is not None else []
+    if ledger is None or not known or (ledger.total < MIN_FEEDBACKS and not _has_priors(view)):
         text = f"fewer than {MIN_FEEDBACKS} judged requests and no declared accuracies"
         return Judgement(kind, "Unknown", Reason.TOO_FEW_FEEDBACKS, text)
-    if reachable[1] < alpha:
-        text = f"the best ready member reaches about {reachable[1]:.2f}, the target is {alpha:.3f}"
+    if max(known) < alpha:
+        text = f"the best member reaches about {max(known):.2f}, the target is {alpha:.3f}"
         return Judgement(kind, "False", Reason.TARGET_ABOVE_BEST_MEMBER, text)
     return Judgement(kind, "True", Reason.ATTAINABLE)
 
@@ -125,19 +120,27 @@ def _judge_met(view: ServiceView) -> Judgement:
         return Judgement(kind, "Unknown", Reason.TOO_FEW_FEEDBACKS, f"fewer than {MIN_FEEDBACKS} judged requests")
     if ledger.debt_requests > DEBT_TOLERANCE_REQUESTS:
         target = view.spec.sla.accuracy.target_per_mille / 10
-        text = (
-            f"{100 * ledger.achieved:.1f}% of {ledger.total:.0f} judged requests were satisfied, {target:.1f}% promised"
-        )
+        achieved = f"{100 * ledger.achieved:.1f}% of {ledger.total:.0f} judged requests were satisfied"
+        text = f"{achieved}, {target:.1f}% promised"
         return Judgement(kind, "False", Reason.BELOW_TARGET, text)
+    late = _find_late(latencies, bounds)
+    if late is not None:
+        return Judgement(kind, "False", Reason.LATENCY_ABOVE_TARGET, late)
+    return Judgement(kind, "True", Reason.ON_TARGET)
+
+
+def _find_late(latencies: Latencies, bounds: LatencyTarget | None) -> str | None:
+    """The first latency above its bound; what is unknown is not late."""
+    if bounds is None:
+        return None
     pairs = (
-        ("time to first token", latencies.time_to_first_token_seconds, bounds and bounds.time_to_first_token),
-        ("time per output token", latencies.time_per_output_token_seconds, bounds and bounds.time_per_output_token),
+        ("time to first token", latencies.time_to_first_token_seconds, bounds.time_to_first_token),
+        ("time per output token", latencies.time_per_output_token_seconds, bounds.time_per_output_token),
     )
     for name, seen, bound in pairs:
         if seen is not None and bound is not None and seen * 1e3 > bound.p95_milliseconds:
-            text = f"95th percentile of the {name} is above {bound.p95_milliseconds} ms"
-            return Judgement(kind, "False", Reason.LATENCY_ABOVE_TARGET, text)
-    return Judgement(kind, "True", Reason.ON_TARGET)
+            return f"95th percentile of the {name} is above {bound.p95_milliseconds} ms"
+    return None
 
 
 def _judge_metrics(problem: Finding | None) -> Judgement:
@@ -271,7 +274,7 @@ def _render_energy(view: ServiceView) -> EnergyStatus | None:
     )
 
 
-def _provenance(rows: list[MemberEnergy]) -> str:
+def _provenance(rows: list[MemberEnergy]) -> Literal["Measured", "Proportional", "Derived"]:
     if not all(row.measured for row in rows):
         return "Derived"
     return "Proportional" if any(row.shared for row in rows) else "Measured"
