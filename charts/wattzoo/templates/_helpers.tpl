@@ -72,7 +72,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "wattzoo.serviceAccoun
   verbs: [get, list, create, patch, delete]
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
-  verbs: [get, list, create, patch, delete]
+  verbs: [get, list, create, patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
