@@ -113,8 +113,13 @@ class Loop:
         pool_interval_seconds: float,
         window_seconds: float,
         clock: Callable[[], float],
+        cluster_wide: bool = True,
     ) -> None:
-        """`clock` is monotonic, in seconds."""
+        """`clock` is monotonic seconds.
+
+        Unless the operator serves the whole cluster it sees only a part of what uses an AcceleratorPool, and so may not
+        speak for it: then there are no passes over those.
+        """
         self._source = source
         self._passes = passes
         self._dirty = dirty
@@ -122,6 +127,7 @@ class Loop:
         self._pool_interval_seconds = pool_interval_seconds
         self._window_seconds = window_seconds
         self._clock = clock
+        self._scheduled = SCHEDULED if cluster_wide else SCHEDULED[1:]
         self._due_at: dict[Item, float] = {}
         self._observed_at_seconds: float | None = None
         self._kept: tuple[float, TelemetryNeeds, TelemetrySnapshot] | None = None
@@ -149,7 +155,7 @@ class Loop:
         due = {item for item, at in self._due_at.items() if at <= started} | affected(marked, snapshot)
         telemetry = await self._observe_telemetry(snapshot) if due else None
         if telemetry is not None:
-            for kind in SCHEDULED:
+            for kind in self._scheduled:
                 await self._run_all(sorted(ref for k, ref in due if k is kind), kind, snapshot, telemetry)
         self._telemetry.ticks.observe(self._clock() - started)
         readable = not any(kind in snapshot.unreadable for kind in SCHEDULED)
@@ -163,7 +169,7 @@ class Loop:
 
     def _learn(self, snapshot: ClusterSnapshot, now: float) -> None:
         """New objects are due at once; those that are gone are forgotten, unless their kind could not be read."""
-        present = {kind: set(_objects(snapshot, kind)) for kind in SCHEDULED}
+        present = {kind: set(_objects(snapshot, kind)) for kind in self._scheduled}
         for kind, ref in list(self._due_at):
             if kind not in snapshot.unreadable and ref not in present[kind]:
                 del self._due_at[(kind, ref)]

@@ -101,6 +101,7 @@ class Leadership:
             pool_interval_seconds=settings.pool_interval_seconds,
             window_seconds=settings.prometheus.window_seconds,
             clock=clock,
+            cluster_wide=not settings.watch_namespaces,
         )
         self._watcher = Watcher(self.dirty.mark, settings.watch_namespaces, self._watching_ended)
 

@@ -2,7 +2,9 @@
 
 Every body carries the resourceVersion and uid that were observed, so a writer that acts on old knowledge conflicts
 instead of winning. Fields are taken by force only on objects that are ours; on an adopted workload another manager's
-claim is reported. A refused or unanswered write is not repeated at once: delays grow to a minute.
+claim is reported. An adopted workload's scale is applied to the workload itself: an apply to its `scale` subresource
+conflicts with the creation of the object ("before-first-apply") even where nobody claims the replicas. A refused or
+unanswered write is not repeated at once: delays grow to a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from wattzoo.telemetry import Telemetry
 
 FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 60.0
-SCALE_API_VERSION = "autoscaling/v1"
+SCALE = "scale"
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +126,8 @@ class Applier:
                 return WriteResult(item, WriteState.UNCHANGED, live=observed)
             logger.debug("%s %s differs at %s", item.kind, item.ref, difference)
         force = observed is None or _is_ours(item, observed)
-        live = await self._client.apply(
-            item.kind, item.ref, _complete(item, observed), subresource=item.subresource, force=force
-        )
+        path = "" if item.subresource == SCALE else item.subresource
+        live = await self._client.apply(item.kind, item.ref, _complete(item, observed), subresource=path, force=force)
         return self._written(item, observed, live)
 
     def _written(self, item: Desired, observed: Manifest | None, live: Manifest) -> WriteResult:
@@ -137,7 +138,7 @@ class Applier:
             logger.info("%s %s: an apply changed nothing; it is not repeated", item.kind, item.ref)
             return WriteResult(item, WriteState.UNCHANGED, live=observed)
         self._settled.pop(key, None)
-        return WriteResult(item, WriteState.WRITTEN, live=None if item.subresource == "scale" else live)
+        return WriteResult(item, WriteState.WRITTEN, live=live)
 
     def _failed(self, item: Desired, error: ApplyError, fingerprint: str) -> WriteResult:
         key, message = (item.kind, item.ref, item.subresource), str(error)
@@ -162,7 +163,6 @@ class Applier:
 def _complete(item: Desired, observed: Manifest | None) -> Manifest:
     """The body with its identity, and for an existing object with the version and uid that were observed."""
     body: Manifest = without_nulls(item.body)
-    scale = item.subresource == "scale"
     metadata = {**(body.get("metadata") or {}), "name": item.ref.name}
     if item.ref.namespace:
         metadata["namespace"] = item.ref.namespace
@@ -171,8 +171,8 @@ def _complete(item: Desired, observed: Manifest | None) -> Manifest:
         metadata["uid"] = observed["metadata"]["uid"]
     return {
         **body,
-        "apiVersion": SCALE_API_VERSION if scale else RESOURCES[item.kind].api_version,
-        "kind": "Scale" if scale else str(item.kind),
+        "apiVersion": RESOURCES[item.kind].api_version,
+        "kind": str(item.kind),
         "metadata": metadata,
     }
 
