@@ -28,7 +28,7 @@ MEMBERS = {
     "medium": "Meta-Llama-3_1-8B-Instruct",
     "large": "Meta-Llama-3_1-70B-Instruct",
 }
-SERVICES = {"chat": "conv", "search": "code"}
+SERVICES = {"chat": "conv", "search": "conv"}
 MAX_INPUT_TOKENS = 3200  # the small member's context is 4,096 tokens
 MAX_OUTPUT_TOKENS = 800
 DAYS = {"m-small": 6, "m-large": 9}
