@@ -13,9 +13,11 @@ import yaml
 from rich.console import Console
 
 from e2e.cluster import Cluster
+from e2e.cluster.gateway import GATEWAY_NAME, listener_name
 from e2e.demo import settings
 from e2e.emulator import launch
 from e2e.load.schedule import LoadShape
+from e2e.operator_process import OperatorProcess, install_chart
 
 READY_TIMEOUT_SECONDS = 180.0
 
@@ -37,6 +39,11 @@ class Scene:
         yield
         now = time.monotonic()
         self.console.print(f"[{now - self.began:6.1f} s] {text} ({now - begin:.1f} s)", highlight=False, markup=False)
+
+    def install_operator(self) -> None:
+        """Install the chart with Helm and start the operator with exactly what the chart renders."""
+        install_chart(self.cluster, {"poolIntervalSeconds": settings.POOL_INTERVAL_SECONDS, "replicas": 1})
+        OperatorProcess(self.cluster).start(wait_ready=True)
 
     def start_emulator(self) -> None:
         """Start the process that plays GPUs and model servers."""
@@ -66,8 +73,8 @@ class Scene:
         timeout = f"--timeout={READY_TIMEOUT_SECONDS:.0f}s"
         names = [f"llmservice/{name}" for name in settings.SERVICES]
         self.cluster.kubectl("wait", "-n", settings.NAMESPACE, "--for=condition=Ready", timeout, *names)
-        port = int(self.cluster.gateway_url.rsplit(":", 1)[1])
-        self.cluster.wait_until(lambda: self.cluster.listening(port), 60.0, f"Envoy listens on {port}")
+        listener = listener_name(settings.NAMESPACE, GATEWAY_NAME)
+        self.cluster.wait_until(lambda: listener in self.cluster.envoy_listeners(), 60.0, f"Envoy listens: {listener}")
 
     def start_load(self, shape: LoadShape) -> None:
         """Start the load generator; its records go to `load.jsonl`."""

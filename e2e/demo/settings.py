@@ -18,6 +18,7 @@ RATES = REPOSITORY / "examples" / "data" / "day_shape.csv"
 NAMESPACE = "demo"
 POOL = "llama"
 SERVICES = ("chat", "search")
+LARGEST_MEMBER = "large"
 TARGET = 0.519
 """Promised share of satisfied answers: 83 % of what the largest model reaches on these requests (.6262)."""
 
@@ -29,6 +30,8 @@ SEED = 1
 
 LOADING_SCALE = 0.1
 """Model loading takes a tenth of its real time, and every window that waits for it is cut alike, ours and the HPA's."""
+POOL_INTERVAL_SECONDS = 5
+"""Replicas are planned every 15 s by default; an HPA whose windows are cut alike looks every 1.5 s."""
 STEADY_SECONDS = 60.0
 NODES = {"l4": 2, "a100": 2, "h100": 4, "h200": 1, "b200": 1, "cpu": 1}
 
