@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from wattzoo.labels import owner_reference, route_labels
 from wattzoo.model import HEADER_MEMBER, Manifest, VariantKey
 
+NO_TIMEOUT = "0s"
+"""A gateway's default (Envoy: 15 s) cuts long answers in the middle; how long one may take is the client's to say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -48,6 +51,7 @@ def render_http_route(
         "rules": [
             {
                 "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                "timeouts": {"request": NO_TIMEOUT},
                 "backendRefs": [render_backend(backend) for backend in backends],
             }
         ],
