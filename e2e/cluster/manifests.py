@@ -22,7 +22,7 @@ SOURCES = (
     ("sigs.k8s.io/gateway-api", "config/crd/standard"),
     ("github.com/envoyproxy/gateway", "charts/gateway-crds-helm/templates/generated"),
 )
-FORMAT = "1"  # raise it when what this module writes changes
+FORMAT = "2"  # raise it when what this module writes changes
 
 
 def gateway_program_hash() -> str:
@@ -46,6 +46,23 @@ def parse_objects(text: str) -> list[dict[str, Any]]:
     return [document for document in yaml.load_all(without_template_lines(text), Loader=loader) if document]
 
 
+def without_prose(value: Any) -> Any:
+    """The same schema without its descriptions: two thirds of the bytes, and seconds of the API server's start."""
+    if isinstance(value, dict):
+        kept = {key: part for key, part in value.items() if not (key == "description" and isinstance(part, str))}
+        return {key: without_prose(part) for key, part in kept.items()}
+    return [without_prose(part) for part in value] if isinstance(value, list) else value
+
+
+def slim(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A CRD without prose and without versions that are not served; other objects as they are."""
+    if manifest["kind"] != "CustomResourceDefinition":
+        return manifest
+    slimmed: dict[str, Any] = without_prose(manifest)
+    slimmed["spec"]["versions"] = [version for version in slimmed["spec"]["versions"] if version["served"]]
+    return slimmed
+
+
 def extract_manifests(go: Path) -> None:
     """Write the objects of both modules, read from the module cache, into one JSON file."""
     module_dir = program_named("envoy-gateway").module_dir
@@ -61,7 +78,7 @@ def extract_manifests(go: Path) -> None:
         if not paths:
             raise BuildError(f"module {module} has no manifests in {folder}")
         for path in paths:
-            objects += parse_objects(path.read_text())
+            objects += map(slim, parse_objects(path.read_text()))
     target = manifests_file()
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}")
