@@ -37,6 +37,10 @@ START_REQUESTS = 2000.0
 SMOOTHING = 0.3
 """Share of the weights in force that the next ones keep."""
 
+RECENT_LABELS = 400.0
+MEMORY_LABELS = 4000.0
+"""The estimates of members rest on their last 4,000 outcomes; a shift common to all is seen in the last 400."""
+
 CHANGE_LABELS = 20.0
 CHANGE_ERRORS = 3.0
 CHANGE_KEEPS = 0.1
@@ -85,6 +89,7 @@ class LawState:
 
     old_labels, old_satisfied, new_labels, new_satisfied: (R, M) outcomes that the estimates use, prior included; the
         new ones wait for the change detector.
+    recent_labels, recent_satisfied: (R, M) outcomes of the last `RECENT_LABELS` or so, with exponential weights.
     served, labels: (R, M) requests whose feedback had time to come, and feedback that came.
     open_credit: (R,) estimated credit of served requests that gave no feedback, doubly robust.
     """
@@ -93,6 +98,8 @@ class LawState:
     old_satisfied: Floats
     new_labels: Floats
     new_satisfied: Floats
+    recent_labels: Floats
+    recent_satisfied: Floats
     served: Floats
     labels: Floats
     open_credit: Floats
@@ -152,13 +159,25 @@ def make_law_state(prior_accuracy: Floats, prior_samples: Floats, batch: int) ->
     zeros = np.zeros(shape)
     labels = np.broadcast_to(prior_samples, shape).copy()
     satisfied = np.broadcast_to(prior_samples * prior_accuracy, shape).copy()
-    return LawState(labels, satisfied, zeros, zeros, zeros, zeros, np.zeros(batch))
+    return LawState(labels, satisfied, zeros, zeros, zeros, zeros, zeros, zeros, np.zeros(batch))
 
 
 def estimate_accuracy(state: LawState) -> Floats:
     """Return (R, M) estimated satisfaction, by the rule of succession."""
     labels = state.old_labels + state.new_labels
     return (state.old_satisfied + state.new_satisfied + 1.0) / (labels + 2.0)
+
+
+def estimate_shift(state: LawState) -> Floats:
+    """Return (R, 1) by how much traffic has lately been harder (negative) than the estimates of all members say."""
+    recent = state.recent_labels.sum(-1, keepdims=True)
+    excess = (state.recent_satisfied - state.recent_labels * estimate_accuracy(state)).sum(-1, keepdims=True)
+    return np.asarray(excess / np.maximum(recent, 1.0))
+
+
+def estimate_present_accuracy(state: LawState) -> Floats:
+    """Return (R, M) satisfaction that members would reach on the present traffic."""
+    return np.clip(estimate_accuracy(state) + estimate_shift(state), 0.001, 0.999)
 
 
 def estimate_feedback(state: LawState) -> Floats:
@@ -181,11 +200,14 @@ def apply_increments(state: LawState, new: Increments, alpha: float) -> LawState
     silent = (new.served - new.labels) * (accuracy - alpha)
     correction = (new.satisfied - new.labels * accuracy) * (1.0 - feedback) / feedback
     opened = state.open_credit + (silent + correction).sum(-1)
+    keep = np.exp(-new.labels.sum(-1, keepdims=True) / RECENT_LABELS)
     fresh = replace(
         counted,
         open_credit=opened,
         new_labels=state.new_labels + new.labels,
         new_satisfied=state.new_satisfied + new.satisfied,
+        recent_labels=state.recent_labels * keep + new.labels,
+        recent_satisfied=state.recent_satisfied * keep + new.satisfied,
     )
     return _fold_new(fresh)
 
@@ -200,7 +222,7 @@ def _fold_new(state: LawState) -> LawState:
     error = np.sqrt(np.maximum(pooled * (1.0 - pooled), 1e-9) * (1.0 / n_old + 1.0 / n_new))
     off = np.abs(state.old_satisfied / n_old - state.new_satisfied / n_new) > CHANGE_ERRORS * error
     changed = full & (state.old_labels >= CHANGE_LABELS) & off
-    keep = np.where(changed, CHANGE_KEEPS, 1.0)
+    keep = np.where(changed, CHANGE_KEEPS, np.minimum(1.0, MEMORY_LABELS / n_old))
     return replace(
         state,
         old_labels=np.where(full, state.old_labels * keep + state.new_labels, state.old_labels),
@@ -212,7 +234,7 @@ def _fold_new(state: LawState) -> LawState:
 
 def estimate_credit(state: LawState, credit: Floats, pending: Floats, alpha: float) -> Floats:
     """Return (R,) credit once all feedback is in: counted, silent and still due."""
-    return credit + state.open_credit + (pending * (estimate_accuracy(state) - alpha)).sum(-1)
+    return credit + state.open_credit + (pending * (estimate_present_accuracy(state) - alpha)).sum(-1)
 
 
 def estimate_buffers(
@@ -239,7 +261,7 @@ def estimate_buffers(
 
 def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameters) -> Choice:
     """Return the weights of the coming interval."""
-    accuracy = estimate_accuracy(state)
+    accuracy = estimate_present_accuracy(state)
     known = state.old_labels + state.new_labels >= KNOWN_LABELS
     passed = state.served.sum(-1) + now.pending.sum(-1)
     b, u, horizon = estimate_buffers(state, now.pending, now.expected, parameters)
