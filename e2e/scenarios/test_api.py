@@ -15,6 +15,7 @@ from kubernetes import client, config
 
 from e2e.cluster import Cluster
 from tests.api.cases import SAMPLES, BadCase, bad_cases, good_samples
+from tests.api.mutations import mutated_samples
 from wattzoo.api.base import GROUP, VERSION
 from wattzoo.api.crd import KINDS
 from wattzoo.api.parse import parse
@@ -36,6 +37,7 @@ from wattzoo.api.v1alpha1 import (
     VariantStatus,
     timestamp,
 )
+from wattzoo.errors import InvalidSpec
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -54,9 +56,13 @@ class Server:
         self.objects = client.CustomObjectsApi(self.client)
 
     def create(self, manifest: Manifest, namespace: str = "default") -> Manifest:
-        """A dry run of a strict creation: the object as it would be stored; raises ApiException when refused."""
+        """A dry run of a strict creation: the object as it would be stored; raises ApiException when refused.
+
+        Under a name of its own, since other tests may have made cluster-scoped objects of the samples' names.
+        """
         info = INFO[manifest["kind"]]
-        place = {"group": GROUP, "version": VERSION, "plural": info.plural, "body": manifest}
+        body = manifest | {"metadata": {"name": f"{manifest['metadata']['name']}-{uuid.uuid4().hex[:8]}"}}
+        place = {"group": GROUP, "version": VERSION, "plural": info.plural, "body": body}
         how = {"dry_run": "All", "field_validation": "Strict"}
         if info.scope == "Cluster":
             return dict(self.objects.create_cluster_custom_object(**place, **how))
@@ -138,6 +144,31 @@ def test_a_bad_sample_is_refused_naming_field_and_rule(server: Server, case: Bad
     assert refusal.value.status in {400, 422}
     assert case.field in message
     assert case.rule in message
+
+
+def refusal_by_models(manifest: Manifest) -> str:
+    try:
+        parse(manifest)
+    except InvalidSpec as invalid:
+        return str(invalid)
+    return ""
+
+
+def refusal_by_server(server: Server, manifest: Manifest) -> str:
+    try:
+        server.create(manifest)
+    except client.ApiException as invalid:
+        return str(json.loads(invalid.body)["message"])
+    return ""
+
+
+def test_models_and_server_agree_on_randomly_damaged_samples(server: Server) -> None:
+    verdicts = {True: 0, False: 0}
+    for manifest in mutated_samples(seed=3, count=400):
+        models, stored = refusal_by_models(manifest), refusal_by_server(server, manifest)
+        assert bool(models) == bool(stored), (manifest, models, stored)
+        verdicts[bool(models)] += 1
+    assert min(verdicts.values()) >= 40, "both answers must occur"
 
 
 def apply(cluster: Cluster, manifest: Manifest, *flags: str) -> Manifest:

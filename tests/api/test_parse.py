@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.api.cases import good_samples
+from tests.api.mutations import at, paths
 from wattzoo import errors
 from wattzoo.api.accelerators import AcceleratorFigures
 from wattzoo.api.conditions import MEANINGS, Condition, ConditionType, Reason, allows
@@ -93,6 +94,19 @@ def test_what_is_none_of_ours_is_refused(change: dict[str, Any], field: str) -> 
     with pytest.raises(InvalidSpec) as refusal:
         parse(service() | change)
     assert refusal.value.field == field
+
+
+def test_a_null_is_an_absent_field_as_it_is_for_the_api_server() -> None:
+    feedback = {"prometheus": {"outcomeLabel": None, "matchLabels": {"service": None, "app": "x"}}}
+    parsed = parse_llm_service(service(members=None, controller=None, feedback=feedback)).spec
+    assert parsed.members is None
+    assert parsed.controller.interval_seconds == 15
+    assert (parsed.feedback.prometheus.outcome_label, parsed.feedback.prometheus.match_labels) == (
+        "outcome",
+        {"app": "x"},
+    )
+    with pytest.raises(InvalidSpec, match=r"spec\.safestMember: Required value"):
+        parse_llm_service(service(safestMember=None))
 
 
 def test_the_parser_of_one_kind_refuses_another() -> None:
@@ -232,22 +246,11 @@ json_values = st.recursive(
 )
 
 
-def paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """Every path into plain data."""
-    items = (
-        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
-    )
-    return [*([path] if path else []), *(below for key, part in items for below in paths(part, (*path, key)))]
-
-
 @given(name=st.sampled_from(sorted(GOOD)), value=json_values, data=st.data())
 def test_any_value_anywhere_gives_a_model_or_a_refusal_with_a_path(name: str, value: Any, data: st.DataObject) -> None:
     manifest = copy.deepcopy(GOOD[name])
     *way, last = data.draw(st.sampled_from(paths(manifest)))
-    parent: Any = manifest
-    for step in way:
-        parent = parent[step]
-    parent[last] = value
+    at(manifest, tuple(way))[last] = value
     problems: tuple[Problem, ...] = ()
     try:
         parsed = parse(manifest)

@@ -7,6 +7,7 @@ from them and refuses a CRD whose rules could be too dear.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +43,8 @@ LIST_MAP_BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernet
 LIST_MAP_BY_TYPE: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 LIST_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 LIST_ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+
+RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}")
 
 Item = TypeVar("Item")
 
@@ -148,6 +151,13 @@ def _integer_to_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _only_rfc3339(value: object) -> object:
+    """Refuse numbers, which pydantic would take for Unix seconds and the API server does not take at all."""
+    if isinstance(value, datetime) or (isinstance(value, str) and RFC3339.match(value)):
+        return value
+    raise PydanticCustomError("datetime_type", "must be of type date-time")
+
+
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -182,7 +192,9 @@ Quantity = Annotated[
         }
     ),
 ]
-Timestamp = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+Timestamp = Annotated[
+    AwareDatetime, BeforeValidator(_only_rfc3339), PlainSerializer(_rfc3339, return_type=str, when_used="json")
+]
 Count = Annotated[int, Field(ge=0)]
 Decimal = Annotated[str, StringConstraints(max_length=24, pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 ShortText = Annotated[str, _shorten(256), StringConstraints(max_length=256)]

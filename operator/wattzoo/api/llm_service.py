@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -171,6 +172,12 @@ class ParentRef(ApiModel):
     ] = None
 
 
+def overlap(a: ParentRef, b: ParentRef) -> bool:
+    """Whether two references mean the same listener, or may: the Gateway API refuses such a route."""
+    same_gateway = (a.name, a.namespace) == (b.name, b.namespace)
+    return same_gateway and (a.section_name is None or b.section_name is None or a.section_name == b.section_name)
+
+
 class Traffic(ApiModel):
     """Where requests come in."""
 
@@ -182,7 +189,6 @@ class Traffic(ApiModel):
             description="Gateways that the route attaches to.",
             json_schema_extra=LIST_ATOMIC,
         ),
-        UNIQUE_ITEMS,
     ]
     hostnames: Annotated[
         tuple[
@@ -203,6 +209,17 @@ class Traffic(ApiModel):
         ),
         UNIQUE_ITEMS,
     ] = ()
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.parentRefs.all(a, self.parentRefs.exists_one(b, a.name == b.name && "
+            "(has(a.__namespace__) ? a.__namespace__ : '') == (has(b.__namespace__) ? b.__namespace__ : '') && "
+            "(!has(a.sectionName) || !has(b.sectionName) || a.sectionName == b.sectionName)))",
+            message="parentRefs to the same Gateway must each have a sectionName of their own",
+            holds=lambda self: not any(overlap(a, b) for a, b in combinations(self.parent_refs, 2)),
+            field=".parentRefs",
+        ),
+    )
 
 
 class PrometheusFeedback(ApiModel):

@@ -161,13 +161,19 @@ def _validate(model: type[Model], data: Any, root: str, obj: str) -> Model:
     """`data` as `model`, by wire names only; raises InvalidSpec with paths that start at `root`."""
     if data is None:
         raise InvalidSpec(obj, (Problem(root, "nothing", "Required value"),))
-    plain = dict(data) if isinstance(data, Mapping) else data
     try:
-        return model.model_validate(plain, by_alias=True, by_name=False)
+        return model.model_validate(_without_nulls(data), by_alias=True, by_name=False)
     except ValidationError as invalid:
         errors = [error for error in invalid.errors(include_url=False) if not _is_echo(error, invalid)]
         problems = tuple(_problem(error, root) for error in errors)
         raise InvalidSpec(obj, problems) from invalid
+
+
+def _without_nulls(data: Any) -> Any:
+    """Plain data as the API server stores it: a field that is null is absent (templates write such)."""
+    if isinstance(data, Mapping):
+        return {key: _without_nulls(value) for key, value in data.items() if value is not None}
+    return [_without_nulls(item) for item in data] if isinstance(data, list) else data
 
 
 def _is_echo(error: ErrorDetails, invalid: ValidationError) -> bool:
