@@ -65,7 +65,7 @@ def _mutate(manifest: dict[str, Any], donor: dict[str, Any], choice: random.Rand
         parent[last] = at(donor, choice.choice(same_field))
     elif kind < 0.75:
         del parent[last]
-    elif isinstance(parent, list):
+    elif isinstance(last, int):
         parent.append(copy.deepcopy(parent[last]))
     elif kind < 0.9:
         path = choice.choice([path for path in paths(donor) if isinstance(path[-1], str)])
