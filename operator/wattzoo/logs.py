@@ -46,3 +46,4 @@ def set_logging(log_format: str, level: str) -> None:
     root.setLevel(level.upper())
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # it warns that signals are ours, as meant

@@ -109,6 +109,7 @@ class Applier:
             return WriteResult(item, WriteState.UNCHANGED)
         metadata = item.observed["metadata"]
         await self._client.delete(item.kind, item.ref, metadata["uid"], metadata["resourceVersion"])
+        logger.info("deleted %s %s", item.kind, item.ref)
         return WriteResult(item, WriteState.WRITTEN)
 
     async def _write(self, item: Desired) -> WriteResult:
@@ -120,14 +121,16 @@ class Applier:
         if observed is None and item.subresource:
             raise Conflict(f"{item.kind} {item.ref} is gone")
         key = (item.kind, item.ref, item.subresource)
+        difference: str | None = "it does not exist"
         if observed is not None:
             difference = first_difference(item.body, observed, item.subresource)
             if difference is None or self._settled.get(key) == _pair_fingerprint(item, observed):
                 return WriteResult(item, WriteState.UNCHANGED, live=observed)
-            logger.debug("%s %s differs at %s", item.kind, item.ref, difference)
         force = observed is None or _is_ours(item, observed)
         path = "" if item.subresource == SCALE else item.subresource
         live = await self._client.apply(item.kind, item.ref, _complete(item, observed), subresource=path, force=force)
+        level = logging.DEBUG if item.subresource == "status" else logging.INFO
+        logger.log(level, "wrote %s %s %s: %s", item.kind, item.ref, item.subresource, difference)
         return self._written(item, observed, live)
 
     def _written(self, item: Desired, observed: Manifest | None, live: Manifest) -> WriteResult:
