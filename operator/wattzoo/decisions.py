@@ -43,7 +43,7 @@ class VariantSignals:
     observed_at_seconds: float | None = None
     energy_at_seconds: float | None = None
     covered: int = 0
-    problems: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
     @property
     def idle(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from wattzoo.api.conditions import Reason
 from wattzoo.decide.series import Reading, estimate_latest, estimate_rate, sum_readings, unknown
 from wattzoo.decisions import VariantSignals
 from wattzoo.model import PodView, Series, Signal, TelemetrySnapshot, VariantState
@@ -89,7 +90,8 @@ def estimate_pod_watts(index: PodSeries, namespace: str, pod: PodView, max_watts
         reading = sum_readings(estimate_latest(s, index.at_seconds, index.stale_after_seconds) for s in power)
     limit = None if max_watts is None else POWER_HEADROOM * max_watts * max(1, pod.accelerators)
     if reading.value is not None and limit is not None and reading.value > limit:
-        return unknown(f"{pod.name} reports {reading.value:.0f} W, more than {limit:.0f} W: implausible")
+        text = f"{pod.name} reports {reading.value:.0f} W, more than {limit:.0f} W: implausible"
+        return unknown(text, Reason.NON_FINITE_SAMPLE)
     return reading
 
 
@@ -106,13 +108,9 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
     power = {pod.name: estimate_pod_watts(index, namespace, pod, max_watts) for pod in state.pods}
     known = [reading for reading in power.values() if reading.known]
     serving = sum_readings(power[pod.name] for pod in warm)
-    problems = tuple(
-        dict.fromkeys(
-            reading.problem
-            for reading in (*((running, waiting) if seen else ()), *((served,) if warm else ()), *power.values())
-            if reading.problem
-        )
-    )
+    implausible = (r.problem for r in power.values() if r.problem and r.problem.reason is Reason.NON_FINITE_SAMPLE)
+    missing = (reading.problem for reading in ((running, waiting) if seen else ()) + ((served,) if warm else ()))
+    problems = tuple(dict.fromkeys(problem for problem in (*missing, *implausible) if problem is not None))
     return VariantSignals(
         running=running.value,
         waiting=waiting.value,

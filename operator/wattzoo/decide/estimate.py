@@ -16,9 +16,10 @@ from wattzoo.decide.capacity import estimate_capacity, strictest_bounds
 from wattzoo.decide.energy import estimate_energy, estimate_members
 from wattzoo.decide.engines import PodSeries, estimate_quantile, estimate_variant, index_series, warm_pods
 from wattzoo.decide.memory import MemberMemory, PoolEstimate, PoolMemory
+from wattzoo.decide.series import read_problem
 from wattzoo.decide.traffic import estimate_service_load, live_weights
 from wattzoo.decide.workloads import variants_of
-from wattzoo.decisions import Capacity, Latencies, ServiceLoad, VariantSignals
+from wattzoo.decisions import Capacity, Finding, Latencies, ServiceLoad, VariantSignals
 from wattzoo.model import (
     ClusterSnapshot,
     PodView,
@@ -137,13 +138,14 @@ def estimate_pool(
             ref: _latencies(context, index, live_weights(snapshot.routes.get(ref), context.states))
             for ref in context.services
         },
+        accelerator_pools={state.key: state.accelerator_pool for state in context.states},
         problems=_problems(signals, telemetry),
     )
     return estimate, replace(memory, members=members, estimate=estimate)
 
 
-def _problems(signals: Mapping[VariantKey, VariantSignals], telemetry: TelemetrySnapshot) -> tuple[str, ...]:
+def _problems(signals: Mapping[VariantKey, VariantSignals], telemetry: TelemetrySnapshot) -> tuple[Finding, ...]:
     """Why something could not be known: groups that were not read, then series that cannot be used."""
-    groups = [f"{group}: {problem}" for group, problem in sorted(telemetry.problems.items())]
-    series = [f"{key}: {problem}" for key, seen in signals.items() for problem in seen.problems]
-    return tuple(groups + series)
+    groups = [read_problem(group, text) for group, text in sorted(telemetry.problems.items())]
+    pairs = ((key, problem) for key, seen in signals.items() for problem in seen.problems)
+    return (*groups, *(Finding(problem.reason, f"{key}: {problem.message}") for key, problem in pairs))

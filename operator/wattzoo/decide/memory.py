@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from wattzoo.decisions import Capacity, Latencies, MemberEnergy, ServiceDecision, ServiceLoad, VariantSignals
+from wattzoo.decisions import Capacity, Finding, Latencies, MemberEnergy, ServiceDecision, ServiceLoad, VariantSignals
 from wattzoo.model import Ref, VariantKey
 from wattzoo_policies.protocols import PolicyState
 from wattzoo_policies.signals import ReplicaHistory
@@ -40,7 +40,8 @@ class PoolEstimate:
     energy: Mapping[str, MemberEnergy] = field(default_factory=dict)
     loads: Mapping[Ref, ServiceLoad] = field(default_factory=dict)
     latencies: Mapping[Ref, Latencies] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    accelerator_pools: Mapping[VariantKey, str | None] = field(default_factory=dict)
+    problems: tuple[Finding, ...] = ()
 
     def capacity_rps(self) -> dict[VariantKey, float | None]:
         """What one replica of each variant carries."""
@@ -53,7 +54,7 @@ class PoolMemory:
 
     first_at_seconds: when this process first saw it; nothing shrinks before a stabilisation window has been observed.
     pending: lower wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no
-    route sends anything to a variant.
+    route sends anything to a variant. unused_since_seconds: the same for servers that left the spec.
     """
 
     first_at_seconds: float
@@ -62,7 +63,9 @@ class PoolMemory:
     pending: Mapping[VariantKey, int] = field(default_factory=dict)
     retiring: frozenset[VariantKey] = frozenset()
     zero_since_seconds: Mapping[str, float] = field(default_factory=dict)
+    unused_since_seconds: Mapping[Ref, float] = field(default_factory=dict)
     estimate: PoolEstimate | None = None
+    decided_at_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class ServiceMemory:
     """A service between passes.
 
     state: of the policy `policy`. route_order and order_since_seconds: a change of the route's order resets the
-    gateway's counters. hold: this process found a route and no state to go on from, so the live weights stay until
+    gateway's counters. live and live_since_seconds: shares are compared with weights only since those are in force.
+    hold: this process found a route and no state to go on from, so the live weights stay until
     something is known.
     """
 
@@ -81,6 +85,8 @@ class ServiceMemory:
     ready_members: frozenset[str] = frozenset()
     route_order: tuple[VariantKey, ...] = ()
     order_since_seconds: float | None = None
+    live: tuple[int, ...] = ()
+    live_since_seconds: float | None = None
     hold: bool = False
     request_count: float = 0.0
     counted_at_seconds: float | None = None

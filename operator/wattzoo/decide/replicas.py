@@ -43,8 +43,14 @@ def decide_pool(inputs: PoolInputs, memory: PoolMemory) -> tuple[PoolDecision, P
     decision = _summarise(inputs, plans, demand)
     retiring = frozenset(key for key, number in lowered.items() if number == 0)
     pending = lowered if _is_new(inputs, memory) else {**memory.pending, **_lowest(memory.pending, lowered)}
-    memory = replace(memory, history=history, pending=pending, retiring=retiring, zero_since_seconds=zero_since)
-    return decision, memory
+    return decision, replace(
+        memory,
+        history=history,
+        pending=pending,
+        retiring=retiring,
+        zero_since_seconds=zero_since,
+        decided_at_seconds=inputs.at_seconds,
+    )
 
 
 def _bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
@@ -110,7 +116,7 @@ def _zero_since(inputs: PoolInputs, memory: PoolMemory) -> dict[str, float]:
 
 
 def _is_new(inputs: PoolInputs, memory: PoolMemory) -> bool:
-    return memory.estimate is None or inputs.at_seconds > memory.estimate.at_seconds
+    return memory.decided_at_seconds is None or inputs.at_seconds > memory.decided_at_seconds
 
 
 def _lowest(before: Mapping[VariantKey, int], now: Mapping[VariantKey, int]) -> dict[VariantKey, int]:

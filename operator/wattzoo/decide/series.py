@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from wattzoo.api.conditions import Reason
+from wattzoo.decisions import Finding
 from wattzoo.model import Sample, Series
 
 MIN_SAMPLES = 2
@@ -23,7 +25,7 @@ class Reading:
     value: float | None = None
     at_seconds: float | None = None
     span_seconds: float = 0.0
-    problem: str = ""
+    problem: Finding | None = None
 
     @property
     def known(self) -> bool:
@@ -31,9 +33,9 @@ class Reading:
         return self.value is not None
 
 
-def unknown(problem: str) -> Reading:
+def unknown(message: str, reason: Reason = Reason.NO_SAMPLES) -> Reading:
     """A reading without a value, and why."""
-    return Reading(problem=problem)
+    return Reading(problem=Finding(reason, message))
 
 
 def is_plausible(value: float) -> bool:
@@ -41,25 +43,25 @@ def is_plausible(value: float) -> bool:
     return math.isfinite(value) and 0.0 <= value < IMPLAUSIBLE_VALUE
 
 
-def read_samples(series: Series, at_seconds: float, stale_after_seconds: float) -> tuple[tuple[Sample, ...], str]:
-    """The samples to work with, or none and why: implausible ones condemn the series, an old newest one does too."""
+def find_problem(series: Series, at_seconds: float, stale_after_seconds: float) -> Finding | None:
+    """Why a series cannot be used: an implausible sample condemns it, an old newest one does too."""
     if not series.samples:
-        return (), f"{series.name} has no samples"
+        return Finding(Reason.NO_SAMPLES, f"{series.name} has no samples")
     bad = next((s for s in series.samples if not is_plausible(s.value)), None)
     if bad is not None:
-        return (), f"{series.name} has the implausible sample {bad.value:g}"
+        return Finding(Reason.NON_FINITE_SAMPLE, f"{series.name} has the implausible sample {bad.value:g}")
     age = at_seconds - series.samples[-1].at_seconds
     if age > stale_after_seconds:
-        return (), f"{series.name} is {age:.0f} s old"
-    return series.samples, ""
+        return Finding(Reason.STALE_SAMPLES, f"the newest sample of {series.name} is {age:.0f} s old")
+    return None
 
 
 def estimate_latest(series: Series, at_seconds: float, stale_after_seconds: float) -> Reading:
     """The newest value of a gauge."""
-    samples, problem = read_samples(series, at_seconds, stale_after_seconds)
-    if not samples:
-        return unknown(problem)
-    return Reading(samples[-1].value, samples[-1].at_seconds)
+    problem = find_problem(series, at_seconds, stale_after_seconds)
+    if problem is not None:
+        return Reading(problem=problem)
+    return Reading(series.samples[-1].value, series.samples[-1].at_seconds)
 
 
 def increase_between(samples: Iterable[Sample]) -> float:
@@ -76,10 +78,10 @@ def estimate_rate(
     series: Series, at_seconds: float, stale_after_seconds: float, since_seconds: float | None = None
 ) -> Reading:
     """Increase per second over the samples' own span, never extrapolated; only samples from `since_seconds` on."""
-    samples, problem = read_samples(series, at_seconds, stale_after_seconds)
-    if not samples:
-        return unknown(problem)
-    used = tuple(s for s in samples if since_seconds is None or s.at_seconds >= since_seconds)
+    problem = find_problem(series, at_seconds, stale_after_seconds)
+    if problem is not None:
+        return Reading(problem=problem)
+    used = tuple(s for s in series.samples if since_seconds is None or s.at_seconds >= since_seconds)
     if len(used) < MIN_SAMPLES or used[-1].at_seconds <= used[0].at_seconds:
         return unknown(f"{series.name} has fewer than {MIN_SAMPLES} samples")
     span = used[-1].at_seconds - used[0].at_seconds
@@ -99,3 +101,10 @@ def sum_readings(readings: Iterable[Reading]) -> Reading:
     if not count:
         return unknown("there is no series")
     return Reading(total, oldest if math.isfinite(oldest) else None, span)
+
+
+def read_problem(group: str, text: str) -> Finding:
+    """A group that was not read, with the reason that its text stands for."""
+    rejected = text.startswith(("HTTP 400", "HTTP 422", "the answer is larger"))
+    reason = Reason.QUERY_REJECTED if rejected else Reason.PROMETHEUS_UNREACHABLE
+    return Finding(reason, f"{group}: {text}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import PrometheusFeedback
-from wattzoo.decide.series import Reading, estimate_rate, increase_between, is_plausible, sum_readings, unknown
+from wattzoo.decide.series import Reading, estimate_rate, increase_between, is_plausible, read_problem, sum_readings
 from wattzoo.decisions import Finding, ServiceLoad
 from wattzoo.model import Manifest, Ref, Series, Signal, TelemetrySnapshot, VariantKey, VariantState
 from wattzoo_policies.signals import OutcomeCounter
@@ -53,14 +53,21 @@ def _gateway_series(telemetry: TelemetrySnapshot, ref: Ref) -> dict[int, list[Se
     return found
 
 
+def _count(series: Series, since_seconds: float | None) -> float:
+    return increase_between(x for x in series.samples if since_seconds is None or x.at_seconds >= since_seconds)
+
+
 def estimate_service_load(
     telemetry: TelemetrySnapshot,
     ref: Ref,
     order: Sequence[VariantKey],
     order_since_seconds: float | None,
     stale_after_seconds: float,
+    counted_since_seconds: float | None = None,
 ) -> ServiceLoad:
     """Requests per second of one service by variant; `order` is that of the live route since `order_since_seconds`.
+
+    `counted` holds only requests since `counted_since_seconds`, when the present weights came into force.
 
     Several gateways (or several replicas of one) each count their own, so they are added.
     """
@@ -76,15 +83,14 @@ def estimate_service_load(
         series = found.get(index, [])
         rates[key] = sum_readings(estimate_rate(s, now, stale_after_seconds, order_since_seconds) for s in series)
         if rates[key].known:
-            counted[key] = sum(
-                increase_between(x for x in s.samples if x.at_seconds >= (order_since_seconds or 0.0)) for s in series
-            )
+            counted[key] = sum(_count(one, counted_since_seconds or order_since_seconds) for one in series)
     known = {key: reading for key, reading in rates.items() if reading.known}
     missing = next(
         (reading for key, reading in rates.items() if key not in known and found.get(order.index(key))), None
     )
     if not known or missing is not None:
-        return ServiceLoad(problem=(missing or unknown("the gateway's counters are too young")).problem)
+        problem = None if missing is None else missing.problem
+        return ServiceLoad(problem="the gateway's counters are too young" if problem is None else problem.message)
     recent = sum_readings(
         estimate_rate(s, now, stale_after_seconds, max(order_since_seconds or 0.0, now - RECENT_SECONDS))
         for index in range(len(order))
@@ -113,7 +119,7 @@ def estimate_outcomes(
     """
     if "feedback" not in telemetry.groups:
         problem = telemetry.problems.get("feedback", "feedback counters were not read")
-        return None, Finding(Reason.PROMETHEUS_UNREACHABLE, problem)
+        return None, read_problem("feedback", problem)
     wanted = {**feedback.match_labels, "namespace": namespace, NAME_LABEL: feedback.metric}
     known = frozenset(members)
     counters: list[OutcomeCounter] = []

@@ -1,0 +1,267 @@
+"""The thinking of one pass as one pure function: snapshot, telemetry and memory in, decision and memory out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from wattzoo.api.conditions import Reason
+from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.api.model_pool import ModelPool
+from wattzoo.decide.capacity import estimate_capacity, service_bounds
+from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, held_by_variant, holdings
+from wattzoo.decide.context import Specs, find_missing_members, read_context, read_pools
+from wattzoo.decide.demand import PoolInputs
+from wattzoo.decide.engines import index_series
+from wattzoo.decide.estimate import PoolContext, estimate_pool
+from wattzoo.decide.garbage import find_drained
+from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
+from wattzoo.decide.pipeline import (
+    ServiceInputs,
+    decide_service,
+    declared_members,
+    restore_memory,
+    summarise_service,
+)
+from wattzoo.decide.replicas import decide_pool
+from wattzoo.decide.series import read_problem
+from wattzoo.decide.traffic import estimate_outcomes, estimate_service_load, live_weights
+from wattzoo.decisions import Finding, Latencies, PoolDecision, ServiceDecision, ServiceFigures, ServiceLoad
+from wattzoo.manifests import metadata
+from wattzoo.model import ClusterSnapshot, Manifest, Ref, TelemetrySnapshot, VariantKey, VariantState
+from wattzoo_policies.signals import ReplicaHistory
+
+SETTLE_SECONDS = 5.0
+"""A gateway follows a route within a second or so; what it counted before that follows the old weights."""
+
+Reserved = Mapping[Ref, Mapping[str, Mapping[Ref, int]]]
+"""By ModelPool: what its last decision may hold, by AcceleratorPool and Deployment, in accelerators."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolThought:
+    """What one pass over a ModelPool came to."""
+
+    context: PoolContext
+    decision: PoolDecision
+    estimate: PoolEstimate
+    memory: PoolMemory
+    drained: frozenset[Ref]
+    findings: tuple[Finding, ...]
+    reserved: Mapping[str, Mapping[Ref, int]]
+    weighted: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceThought:
+    """What one pass over an LLMService came to."""
+
+    decision: ServiceDecision
+    memory: ServiceMemory
+    figures: ServiceFigures
+    states: tuple[VariantState, ...]
+    metrics: Finding | None
+    infeasible: Finding | None
+    findings: tuple[Finding, ...] = field(default=())
+
+
+def restore_pool(raw: Manifest, at_seconds: float) -> PoolMemory:
+    """The memory of a pool seen for the first time: recent wishes from its status, else none (then nothing shrinks)."""
+    text = (((raw.get("status") or {}).get("scaling")) or {}).get("state")
+    history = ReplicaHistory()
+    if isinstance(text, str) and text:
+        try:
+            history = ReplicaHistory.from_json(text)
+        except ValueError:
+            history = ReplicaHistory()
+    return PoolMemory(first_at_seconds=at_seconds, history=history)
+
+
+def _headroom(context: PoolContext, specs: Specs, snapshot: ClusterSnapshot, reserved: Reserved) -> dict[str, Headroom]:
+    """What this pool may hold of each AcceleratorPool, what others hold or have been granted taken off."""
+    held = holdings(snapshot, read_pools(specs, snapshot))
+    for pool, grants in reserved.items():
+        for name, by_ref in grants.items():
+            for ref, count in by_ref.items():
+                if pool != context.ref:
+                    held.setdefault(name, {})[ref] = max(count, held.get(name, {}).get(ref, 0))
+    own = [deployment_ref(context.pool, state) for state in context.states]
+    return {name: estimate_headroom(spec, snapshot, held.get(name, {}), own) for name, spec in context.hardware.items()}
+
+
+def _reserve(context: PoolContext, decision: PoolDecision) -> dict[str, dict[Ref, int]]:
+    grants: dict[str, dict[Ref, int]] = {}
+    replicas = decision.replicas()
+    for state in context.states:
+        if state.accelerator_pool is not None and state.key in replicas:
+            ref = deployment_ref(context.pool, state)
+            grants.setdefault(state.accelerator_pool, {})[ref] = held_by_variant(state, replicas[state.key])
+    return grants
+
+
+def think_pool(
+    specs: Specs,
+    ref: Ref,
+    raw: Manifest,
+    pool: ModelPool,
+    snapshot: ClusterSnapshot,
+    telemetry: TelemetrySnapshot,
+    memory: PoolMemory,
+    services: Mapping[Ref, ServiceMemory],
+    reserved: Reserved,
+) -> PoolThought:
+    """Replicas of one pool, from what is seen now and what was remembered."""
+    context, findings = read_context(specs, ref, pool, snapshot)
+    order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
+    estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
+    inputs = PoolInputs(
+        context=context,
+        estimate=estimate,
+        wishes={
+            name: services[name].decision.wish  # type: ignore[union-attr]
+            for name in context.services
+            if name in services and services[name].decision is not None
+        },
+        live={name: live_weights(snapshot.routes.get(name), context.states) for name in context.services},
+        headroom=_headroom(context, specs, snapshot, reserved),
+        at_seconds=telemetry.at_seconds,
+    )
+    decision, memory = decide_pool(inputs, memory)
+    index = index_series(telemetry, float(pool.spec.scaling.stale_after_seconds))
+    wanted = {deployment_ref(pool, state) for state in context.states}
+    drained, unused = find_drained(
+        raw, wanted, snapshot, index, memory.unused_since_seconds, pool.spec.scaling.drain_timeout_seconds
+    )
+    weighted = frozenset(str(key) for live in inputs.live.values() for key, weight in live.items() if weight > 0)
+    memory = replace(memory, unused_since_seconds=unused)
+    return PoolThought(context, decision, estimate, memory, drained, findings, _reserve(context, decision), weighted)
+
+
+def restore_service(raw: Manifest, spec: LLMServiceSpec, names: tuple[str, ...], *, has_route: bool) -> ServiceMemory:
+    """The memory of a service seen for the first time by this process, from its status where it can be read."""
+    status = raw.get("status") or {}
+    controller = status.get("controller") or {}
+    counted = (status.get("sla") or {}).get("requestCount")
+    memory = restore_memory(
+        spec, declared_members(spec, names), controller.get("policy"), controller.get("state"), has_route
+    )
+    return replace(memory, request_count=float(counted) if isinstance(counted, int) else 0.0)
+
+
+def observe_route(memory: ServiceMemory, live: Mapping[VariantKey, int], at_seconds: float) -> ServiceMemory:
+    """Note when the order of the live route or its weights changed; what was first seen has been so for ever."""
+    order, weights = tuple(live), tuple(live.values())
+    if memory.route_order and order != memory.route_order:
+        memory = replace(memory, order_since_seconds=at_seconds)
+    if memory.live and weights != memory.live:
+        memory = replace(memory, live_since_seconds=at_seconds + SETTLE_SECONDS)
+    return replace(memory, route_order=order, live=weights)
+
+
+def _find_infeasible(context: PoolContext, spec: LLMServiceSpec, states: tuple[VariantState, ...]) -> Finding | None:
+    """Whether no variant of any member can keep this service's own latency bounds."""
+    profiles = {
+        VariantKey(member.name, variant.name): context.profiles.get(variant.profile)
+        for member in context.pool.spec.members
+        for variant in member.variants
+    }
+    known = [state for state in states if profiles.get(state.key) is not None]
+    bounds = service_bounds(spec)
+    late = [
+        problem
+        for state in known
+        if (problem := estimate_capacity(profiles[state.key], bounds, None, None).problem) is not None
+    ]
+    return late[0] if known and len(late) == len(known) else None
+
+
+def think_service(
+    specs: Specs,
+    ref: Ref,
+    raw: Manifest,
+    spec: LLMServiceSpec,
+    pool: ModelPool,
+    snapshot: ClusterSnapshot,
+    telemetry: TelemetrySnapshot,
+    memory: ServiceMemory | None,
+    pool_memory: PoolMemory | None,
+    rng: np.random.Generator,
+) -> ServiceThought | Finding:
+    """Weights of one service; a finding when none of its members is in the pool."""
+    context, _ = read_context(specs, Ref(ref.namespace, pool.metadata.name), pool, snapshot)
+    names, missing = find_missing_members(spec, pool)
+    if missing is not None and (not names or spec.members is None):
+        return missing
+    states = tuple(state for state in context.states if state.key.member in names)
+    route = snapshot.routes.get(ref)
+    live = live_weights(route, states)
+    now, stale = telemetry.at_seconds, float(pool.spec.scaling.stale_after_seconds)
+    if memory is None:
+        memory = restore_service(raw, spec, names, has_route=bool(live))
+    memory = observe_route(memory, live, now)
+    estimate = None if pool_memory is None else pool_memory.estimate
+    if estimate is None:
+        blank = restore_pool({}, now)
+        estimate, _ = estimate_pool(context, snapshot, telemetry, blank, {ref: memory.order_since_seconds})
+    load = estimate_service_load(
+        telemetry, ref, tuple(live), memory.order_since_seconds, stale, memory.live_since_seconds
+    )
+    feedback = spec.feedback.prometheus
+    outcomes, problem = estimate_outcomes(telemetry, ref.namespace, feedback, names, stale)
+    inputs = ServiceInputs(
+        spec=spec,
+        member_names=names,
+        states=states,
+        estimate=estimate,
+        live=live,
+        outcomes=outcomes,
+        retiring=frozenset() if pool_memory is None else pool_memory.retiring,
+        load_rps=load.total_rps,
+        at_seconds=now,
+    )
+    decision, memory = decide_service(inputs, memory, rng)
+    memory = count_requests(memory, load, now)
+    figures = ServiceFigures(
+        ledger=summarise_service(spec, memory),
+        load=load,
+        energy={name: estimate.energy[name] for name in names if name in estimate.energy},
+        latencies=estimate.latencies.get(ref, Latencies()),
+    )
+    return ServiceThought(
+        decision=decision,
+        memory=memory,
+        figures=figures,
+        states=states,
+        metrics=problem or _find_metrics_problem(telemetry, estimate, load, route),
+        infeasible=_find_infeasible(context, spec, states),
+        findings=() if missing is None else (missing,),
+    )
+
+
+def _find_metrics_problem(
+    telemetry: TelemetrySnapshot, estimate: PoolEstimate, load: ServiceLoad, route: Manifest | None
+) -> Finding | None:
+    """What a service misses besides its feedback: a group that was not read, a series that cannot be used."""
+    for group, text in sorted(telemetry.problems.items()):
+        return read_problem(group, text)
+    if estimate.problems:
+        return estimate.problems[0]
+    if route is not None and load.total_rps is None:
+        return Finding(Reason.NO_SAMPLES, load.problem)
+    return None
+
+
+def count_requests(memory: ServiceMemory, load: ServiceLoad, at_seconds: float) -> ServiceMemory:
+    """Requests so far: the measured rate over the time since the last pass; gaps are not filled."""
+    since = memory.counted_at_seconds
+    if load.total_rps is None:
+        return replace(memory, counted_at_seconds=None)
+    more = 0.0 if since is None else max(0.0, at_seconds - since) * load.total_rps
+    return replace(memory, request_count=memory.request_count + more, counted_at_seconds=at_seconds)
+
+
+def owner_uid(raw: Manifest) -> str:
+    """The uid of an object, by which one that was deleted and created anew is told from the old one."""
+    return str(metadata(raw).get("uid", ""))

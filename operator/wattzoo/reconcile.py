@@ -1,0 +1,404 @@
+"""Level-triggered passes over one object each: observe -> estimate -> decide -> plan -> apply -> report.
+
+The pass over a ModelPool is the only writer of its servers, the pass over an LLMService the only writer of its route.
+Event, tick and wake-up all lead here. A pass never raises: what goes wrong with one object is reported on that object
+and the others go on. Between reading a cap and reserving what it leaves there is no await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
+from wattzoo.api.base import StatusModel
+from wattzoo.api.conditions import Condition, ConditionType, Reason
+from wattzoo.api.llm_service import LLMService
+from wattzoo.decide.caps import holdings, node_accelerators
+from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_pools
+from wattzoo.decide.memory import PoolMemory, ServiceMemory
+from wattzoo.decide.passes import PoolThought, ServiceThought, restore_pool, think_pool, think_service
+from wattzoo.decisions import Finding, VariantPlan
+from wattzoo.manifests import metadata, parse_time
+from wattzoo.model import (
+    ClusterSnapshot,
+    Desired,
+    EventNote,
+    Kind,
+    Manifest,
+    Ref,
+    TelemetrySnapshot,
+    WriteResult,
+    WriteState,
+)
+from wattzoo.plan.http_route import Backend
+from wattzoo.plan.planner import plan_pool, plan_service
+from wattzoo.settings import Settings
+from wattzoo.status.checkpoint import is_due
+from wattzoo.status.conditions import Judgement, note_transitions, set_conditions
+from wattzoo.status.judge import find_write_problem, judge_broken, judge_paused, may_act
+from wattzoo.status.pool_report import (
+    ACCELERATOR_CONDITIONS,
+    POOL_CONDITIONS,
+    AcceleratorView,
+    PoolView,
+    judge_accelerators,
+    judge_pool,
+    render_accelerator_pool_status,
+    render_model_pool_status,
+)
+from wattzoo.status.report import (
+    SERVICE_CONDITIONS,
+    ServiceView,
+    judge_service,
+    render_llm_service_status,
+    service_joules,
+)
+from wattzoo.telemetry import ReplicaFigures, ServiceFigures, Telemetry
+
+ACT = "Act"
+SHORT_REASONS = frozenset(
+    {Reason.UNSCHEDULABLE, Reason.ACCELERATORS_SHORT, Reason.MAX_ACCELERATORS_REACHED, Reason.POWER_BUDGET_REACHED}
+)
+CONDITION_TYPES = {
+    Kind.ACCELERATOR_POOL: ACCELERATOR_CONDITIONS,
+    Kind.MODEL_POOL: POOL_CONDITIONS,
+    Kind.LLM_SERVICE: SERVICE_CONDITIONS,
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """The part of `Applier` that passes use."""
+
+    async def apply(self, desired: Sequence[Desired]) -> list[WriteResult]:
+        """Bring objects to what is wanted."""
+
+
+class EventSink(Protocol):
+    """The part of `EventWriter` that passes use."""
+
+    async def write(self, notes: Sequence[EventNote]) -> None:
+        """Post Events."""
+
+
+Render = Callable[[tuple[Condition, ...], int | None], StatusModel]
+
+
+class Reconciler:
+    """Runs passes and holds what they remember."""
+
+    def __init__(
+        self,
+        applier: Writer,
+        events: EventSink,
+        telemetry: Telemetry,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        seed: int = 0,
+    ) -> None:
+        """`clock` is Unix seconds, for what statuses show; decisions use the telemetry's own time."""
+        self._applier = applier
+        self._events = events
+        self._telemetry = telemetry
+        self._settings = settings
+        self._clock = clock
+        self._rng = np.random.default_rng(seed)
+        self._specs = Specs()
+        self._locks: dict[tuple[Kind, Ref], asyncio.Lock] = {}
+        self._pools: dict[tuple[Ref, str], PoolMemory] = {}
+        self._services: dict[tuple[Ref, str], ServiceMemory] = {}
+        self._reserved: dict[Ref, Mapping[str, Mapping[Ref, int]]] = {}
+        self._short: dict[Ref, tuple[VariantPlan, ...]] = {}
+        self._status_at: dict[tuple[Kind, Ref], float] = {}
+        self._failures: dict[tuple[Kind, Ref], str] = {}
+
+    async def reconcile_pool(self, ref: Ref, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot) -> None:
+        """One pass over a ModelPool."""
+        raw = snapshot.model_pools.get(ref)
+        if raw is not None:
+            await self._isolated(Kind.MODEL_POOL, ref, raw, self._pool_pass(ref, raw, snapshot, telemetry))
+
+    async def reconcile_service(self, ref: Ref, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot) -> None:
+        """One pass over an LLMService."""
+        raw = snapshot.llm_services.get(ref)
+        if raw is not None:
+            await self._isolated(Kind.LLM_SERVICE, ref, raw, self._service_pass(ref, raw, snapshot, telemetry))
+
+    async def reconcile_accelerator_pool(
+        self, ref: Ref, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot
+    ) -> None:
+        """One pass over an AcceleratorPool: only its status is written."""
+        raw = snapshot.accelerator_pools.get(ref.name)
+        if raw is not None:
+            work = self._accelerator_pass(ref, raw, snapshot, telemetry)
+            await self._isolated(Kind.ACCELERATOR_POOL, ref, raw, work)
+
+    async def _isolated(self, kind: Kind, ref: Ref, raw: Manifest, work: Awaitable[None]) -> None:
+        """Run one pass alone per object; a pass that breaks is logged once and reported on its object."""
+        async with self._locks.setdefault((kind, ref), asyncio.Lock()):
+            try:
+                await work
+                self._failures.pop((kind, ref), None)
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"
+                self._telemetry.failures.labels(str(kind)).inc()
+                if self._failures.get((kind, ref)) != text:
+                    self._failures[(kind, ref)] = text
+                    logger.exception("the pass over %s %s failed", kind, ref)
+                await self._report_broken(kind, ref, raw, Finding(Reason.INTERNAL_ERROR, text))
+
+    async def _pool_pass(
+        self, ref: Ref, raw: Manifest, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot
+    ) -> None:
+        pool = find_unreadable(snapshot, POOL_KINDS) or self._specs.model_pool(raw)
+        if isinstance(pool, Finding):
+            await self._report_broken(Kind.MODEL_POOL, ref, raw, pool)
+            return
+        key = (ref, str(metadata(raw).get("uid")))
+        memory = self._pools.get(key) or restore_pool(raw, telemetry.at_seconds)
+        services = {name: memory_ for (name, _), memory_ in self._services.items()}
+        self._forget(snapshot)
+        thought = think_pool(self._specs, ref, raw, pool, snapshot, telemetry, memory, services, self._reserved)
+        self._pools[key] = thought.memory
+        self._short[ref] = tuple(plan for plan in thought.decision.variants if plan.limited_by is not None)
+        results: list[WriteResult] = []
+        if may_act(raw, pool.spec.mode):
+            self._reserved[ref] = thought.reserved
+            desired = plan_pool(
+                raw, pool.spec, thought.decision.replicas(), thought.context.hardware, snapshot, thought.drained
+            )
+            results = await self._applier.apply(desired)
+        self._show_pool(ref, thought)
+        view = PoolView(
+            obj=raw,
+            spec=pool.spec,
+            states=thought.context.states,
+            decision=thought.decision,
+            energy=dict(thought.estimate.energy),
+            weighted=thought.weighted,
+            metrics=thought.estimate.problems[0] if thought.estimate.problems else None,
+            writes=find_write_problem(results),
+            findings=thought.findings,
+            history=thought.memory.history.to_json(),
+        )
+        await self._report(
+            Kind.MODEL_POOL, ref, raw, judge_pool(view), lambda c, g: render_model_pool_status(view, c, g)
+        )
+
+    def _show_pool(self, ref: Ref, thought: PoolThought) -> None:
+        self._telemetry.count_decision(str(Kind.MODEL_POOL), thought.decision.reason)
+        plans = {plan.key: plan for plan in thought.decision.variants}
+        self._telemetry.set_pool(
+            ref,
+            {
+                state.key: ReplicaFigures(plans[state.key].replicas, len(state.ready))
+                for state in thought.context.states
+            },
+        )
+
+    async def _service_pass(
+        self, ref: Ref, raw: Manifest, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot
+    ) -> None:
+        service = find_unreadable(snapshot, SERVICE_KINDS) or self._specs.llm_service(raw)
+        if isinstance(service, Finding):
+            await self._report_broken(Kind.LLM_SERVICE, ref, raw, service)
+            return
+        key = (ref, str(metadata(raw).get("uid")))
+        thought = self._think_service(ref, raw, service, snapshot, telemetry, self._services.get(key))
+        if isinstance(thought, Finding):
+            await self._report_broken(Kind.LLM_SERVICE, ref, raw, thought)
+            return
+        self._services[key] = thought.memory
+        results: list[WriteResult] = []
+        if may_act(raw, service.spec.mode):
+            weights = thought.decision.weights
+            backends = [Backend(s.key, s.service, s.port, weights.get(s.key, 0)) for s in thought.states]
+            results = await self._applier.apply(plan_service(raw, service.spec, backends, snapshot))
+        view = self._service_view(raw, service, thought, snapshot.routes.get(ref), results)
+        self._show_service(ref, service, thought, view)
+        await self._report(
+            Kind.LLM_SERVICE, ref, raw, judge_service(view), lambda c, g: render_llm_service_status(view, c, g)
+        )
+
+    def _think_service(
+        self,
+        ref: Ref,
+        raw: Manifest,
+        service: LLMService,
+        snapshot: ClusterSnapshot,
+        telemetry: TelemetrySnapshot,
+        memory: ServiceMemory | None,
+    ) -> ServiceThought | Finding:
+        pool_ref = pool_of(ref, service.spec)
+        raw_pool = snapshot.model_pools.get(pool_ref)
+        if raw_pool is None:
+            return Finding(Reason.MODEL_POOL_NOT_FOUND, f"ModelPool {pool_ref.name} does not exist")
+        pool = self._specs.model_pool(raw_pool)
+        if isinstance(pool, Finding):
+            return Finding(pool.reason, f"ModelPool {pool_ref.name}: {pool.message}")
+        pool_memory = self._pools.get((pool_ref, str(metadata(raw_pool).get("uid"))))
+        return think_service(
+            self._specs, ref, raw, service.spec, pool, snapshot, telemetry, memory, pool_memory, self._rng
+        )
+
+    def _service_view(
+        self,
+        raw: Manifest,
+        service: LLMService,
+        thought: ServiceThought,
+        route: Manifest | None,
+        results: Sequence[WriteResult],
+    ) -> ServiceView:
+        state = thought.memory.state
+        written = next((result.live for result in results if result.live is not None), None)
+        return ServiceView(
+            obj=raw,
+            spec=service.spec,
+            decision=thought.decision,
+            figures=thought.figures,
+            route=written or route,
+            usable=frozenset(s.key.member for s in thought.states if s.usable),
+            starting=any(s.starting for s in thought.states),
+            metrics=thought.metrics,
+            writes=find_write_problem(results),
+            infeasible=thought.infeasible,
+            findings=thought.findings,
+            state=None if state is None else (thought.memory.policy, state.to_json()),
+            request_count=thought.memory.request_count,
+        )
+
+    def _show_service(self, ref: Ref, service: LLMService, thought: ServiceThought, view: ServiceView) -> None:
+        self._telemetry.count_decision(str(Kind.LLM_SERVICE), thought.decision.reason)
+        ledger = thought.figures.ledger
+        total = sum(thought.decision.weights.values())
+        shares: dict[str, float] = {}
+        for key, weight in thought.decision.weights.items():
+            shares[key.member] = shares.get(key.member, 0.0) + (weight / total if total else 0.0)
+        self._telemetry.set_service(
+            ref,
+            ServiceFigures(
+                target=service.spec.sla.accuracy.target_per_mille / 1e3,
+                achieved=None if ledger is None else ledger.achieved,
+                debt_requests=None if ledger is None else ledger.debt_requests,
+                joules_per_request=service_joules(view),
+                weights=shares,
+            ),
+        )
+
+    async def _accelerator_pass(
+        self, ref: Ref, raw: Manifest, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot
+    ) -> None:
+        spec = find_unreadable(snapshot, (Kind.MODEL_POOL, Kind.DEPLOYMENT, Kind.POD)) or self._specs.hardware(raw)
+        if isinstance(spec, Finding):
+            await self._report_broken(Kind.ACCELERATOR_POOL, ref, raw, spec)
+            return
+        view = self._accelerator_view(ref, raw, spec, snapshot)
+        del telemetry
+        await self._report(
+            Kind.ACCELERATOR_POOL,
+            ref,
+            raw,
+            judge_accelerators(view),
+            lambda c, g: render_accelerator_pool_status(view, c, g),
+        )
+
+    def _accelerator_view(
+        self, ref: Ref, raw: Manifest, spec: AcceleratorPoolSpec, snapshot: ClusterSnapshot
+    ) -> AcceleratorView:
+        unreadable = snapshot.unreadable.get(Kind.NODE, "")
+        nodes = (None, None, None) if unreadable else node_accelerators(snapshot.nodes, spec)
+        held = holdings(snapshot, read_pools(self._specs, snapshot)).get(ref.name, {})
+        short = self._find_short(ref.name, snapshot)
+        return AcceleratorView(
+            spec=spec,
+            nodes=nodes[0],
+            accelerators=nodes[1],
+            allocatable=nodes[2],
+            held=sum(held.values()),
+            watts=self._accelerator_watts(ref.name),
+            short=short,
+            short_since_seconds=_since(raw, short, self._clock()),
+            unreadable=unreadable,
+        )
+
+    def _find_short(self, name: str, snapshot: ClusterSnapshot) -> Finding | None:
+        """What some pool wants of these accelerators and cannot have."""
+        for pool in read_pools(self._specs, snapshot):
+            pools = {
+                (member.name, variant.name): variant.accelerator_pool
+                for member in pool.spec.members
+                for variant in member.variants
+            }
+            plans = self._short.get(Ref(pool.metadata.namespace or "", pool.metadata.name), ())
+            for plan in plans:
+                limit = plan.limited_by
+                if limit is not None and pools.get((plan.key.member, plan.key.variant)) == name:
+                    return Finding(limit.reason, f"{pool.metadata.namespace}/{pool.metadata.name}: {limit.message}")
+        return None
+
+    def _accelerator_watts(self, name: str) -> float | None:
+        """Measured power of everything managed here; None when nothing was measured."""
+        known = []
+        for memory in self._pools.values():
+            estimate = memory.estimate
+            if estimate is not None:
+                known += [
+                    seen.watts
+                    for key, seen in estimate.signals.items()
+                    if seen.watts is not None and estimate.accelerator_pools.get(key) == name
+                ]
+        return sum(known) if known else None
+
+    async def _report_broken(self, kind: Kind, ref: Ref, raw: Manifest, finding: Finding) -> None:
+        """Report an object that cannot be served as it is; the figures of its last status stay."""
+        spec = raw.get("spec") or {}
+        paused = judge_paused(raw, str(spec.get("mode", ACT)))
+        judgements = judge_broken(CONDITION_TYPES[kind], finding, paused)
+        if kind is Kind.ACCELERATOR_POOL:
+            judgements = [row for row in judgements if row.type is not ConditionType.PAUSED]
+        await self._report(kind, ref, raw, judgements, None)
+
+    async def _report(
+        self, kind: Kind, ref: Ref, raw: Manifest, judgements: Iterable[Judgement], render: Render | None
+    ) -> None:
+        """Write the status if it is due, and one Event for each transition once the status holds it."""
+        generation = metadata(raw).get("generation")
+        at_seconds = self._clock()
+        conditions = set_conditions(raw, judgements, generation, at_seconds)
+        status = {**(raw.get("status") or {}), "conditions": [c.to_manifest() for c in conditions]}
+        if generation is not None:
+            status["observedGeneration"] = generation
+        if render is not None:
+            status = render(conditions, generation).to_manifest()
+        if not is_due(raw.get("status") or {}, status, self._status_at.get((kind, ref)), at_seconds):
+            return
+        desired = Desired(kind, ref, {"status": status}, raw, subresource="status")
+        results = await self._applier.apply([desired])
+        if all(result.state in {WriteState.WRITTEN, WriteState.UNCHANGED} for result in results):
+            self._status_at[(kind, ref)] = at_seconds
+            await self._events.write(note_transitions(kind, ref, raw, conditions))
+
+    def _forget(self, snapshot: ClusterSnapshot) -> None:
+        """Drop what is remembered of objects that are gone."""
+        pools = {(ref, str(metadata(raw).get("uid"))) for ref, raw in snapshot.model_pools.items()}
+        services = {(ref, str(metadata(raw).get("uid"))) for ref, raw in snapshot.llm_services.items()}
+        if Kind.MODEL_POOL not in snapshot.unreadable:
+            self._pools = {key: memory for key, memory in self._pools.items() if key in pools}
+            self._reserved = {ref: grants for ref, grants in self._reserved.items() if ref in snapshot.model_pools}
+        if Kind.LLM_SERVICE not in snapshot.unreadable:
+            self._services = {key: memory for key, memory in self._services.items() if key in services}
+
+
+def _since(raw: Manifest, short: Finding | None, at_seconds: float) -> float | None:
+    """Since when an AcceleratorPool is short: the time its status shows, else now; None while it is not."""
+    if short is None or short.reason not in SHORT_REASONS:
+        return None
+    known = parse_time((raw.get("status") or {}).get("shortSince"))
+    return at_seconds if known is None else known
