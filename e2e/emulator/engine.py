@@ -137,9 +137,12 @@ class Engine:
         self.catch_up()
         return self.replica.power_watts(self.replica.now_seconds)
 
-    def catch_up(self) -> None:
-        """Move the replica to the present, tell everyone whose event came, and arm the timer for the next one."""
-        for event in self.replica.advance(self.clock.now_seconds()):
+    def catch_up(self, due_seconds: float = 0.0) -> None:
+        """Move the replica to the present, tell everyone whose event came, and arm the timer for the next one.
+
+        due_seconds: the event that the timer rang for; the clock may show a rounding error less than that.
+        """
+        for event in self.replica.advance(max(self.clock.now_seconds(), self.replica.now_seconds, due_seconds)):
             completed = event.kind is EventKind.COMPLETED
             ticket = self._tickets.pop(event.ticket, None) if completed else self._tickets.get(event.ticket)
             if completed:
@@ -153,4 +156,4 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         due = self.replica.next_event_seconds()
-        self._timer = None if due is None else self.clock.loop.call_at(self.clock.origin + due, self.catch_up)
+        self._timer = None if due is None else self.clock.loop.call_at(self.clock.origin + due, self.catch_up, due)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import requests
 
 from e2e.cluster import Cluster
 
@@ -26,7 +26,7 @@ def start_emulator(cluster: Cluster, arguments: Sequence[str] = ()) -> None:
     """Start the emulator as the process `emulator` and return when its control port listens."""
     argv = [sys.executable, "-m", "e2e.emulator", "--kubeconfig", str(cluster.kubeconfig), *arguments]
     cluster.start(EMULATOR, argv, source_environment())
-    cluster.wait_until(lambda: cluster.listening(9401), 30, "the emulator listens")
+    cluster.wait_until(lambda: cluster.fetch(f"{CONTROL_URL}/stats") is not None, 30, "the emulator listens")
 
 
 def start_load(cluster: Cluster, arguments: Sequence[str]) -> None:
@@ -37,15 +37,15 @@ def start_load(cluster: Cluster, arguments: Sequence[str]) -> None:
 
 def read_stats() -> dict[str, Any]:
     """Return the emulator's statistics; works inside the namespace only."""
-    with urllib.request.urlopen(f"{CONTROL_URL}/stats", timeout=10) as answer:
-        stats: dict[str, Any] = json.load(answer)
+    answer = requests.get(f"{CONTROL_URL}/stats", timeout=10)
+    answer.raise_for_status()
+    stats: dict[str, Any] = answer.json()
     return stats
 
 
 def set_faults(**faults: object) -> dict[str, Any]:
     """Switch faults of the emulator; works inside the namespace only."""
-    body = json.dumps(faults).encode()
-    request = urllib.request.Request(f"{CONTROL_URL}/faults", data=body, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        state: dict[str, Any] = json.load(answer)
+    answer = requests.post(f"{CONTROL_URL}/faults", json=faults, timeout=10)
+    answer.raise_for_status()
+    state: dict[str, Any] = answer.json()
     return state
