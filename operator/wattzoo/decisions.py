@@ -117,7 +117,9 @@ class DecisionInput:
 class ServiceDecision:
     """Weights of one service's route, by variant in stable order, and why.
 
-    weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay.
+    weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay because
+    something is not known. wish: shares by member to plan replicas for, as if every member were ready; empty when
+    unknown.
     """
 
     at_seconds: float
@@ -127,11 +129,7 @@ class ServiceDecision:
     held: bool = False
     policy: Decision | None = None
     inputs: tuple[DecisionInput, ...] = ()
-
-    @property
-    def wish(self) -> Mapping[str, float]:
-        """Shares by member that would be best if every member were ready; empty when unknown."""
-        return {} if self.policy is None else self.policy.wish
+    wish: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

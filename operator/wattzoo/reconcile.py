@@ -265,7 +265,7 @@ class Reconciler:
             figures=thought.figures,
             route=written or route,
             usable=frozenset(s.key.member for s in thought.states if s.usable),
-            starting=any(s.starting for s in thought.states),
+            starting=any(s.starting or s.desired for s in thought.states),
             metrics=thought.metrics,
             writes=find_write_problem(results),
             infeasible=thought.infeasible,

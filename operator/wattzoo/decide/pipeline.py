@@ -31,7 +31,9 @@ from wattzoo_policies.signals import (
 
 EARLY_SHARE = 0.5
 """A policy decides anew once this share of its interval has passed; passes wake up a little early or late."""
-IDLE_RPS = 1e-9
+MIN_LABELS = 20
+EXPLORATION_SHARE = 0.02
+"""Planned for a member with fewer than 20 feedbacks and no declared accuracy: enough for one replica, no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ def decide_service(
         message=chosen.message,
         policy=chosen,
         inputs=describe_inputs(inputs),
+        wish=explore_unknown(chosen.wish, members, policy.summary(state)),
     )
     decision = _weigh(inputs, usable, _live_shares(inputs.live) if hold else chosen.weights, draft)
     memory = replace(
@@ -172,6 +175,18 @@ def decide_service(
         hold=hold,
     )
     return decision, memory
+
+
+def explore_unknown(wish: Mapping[str, float], members: tuple[Member, ...], ledger: LedgerSummary) -> dict[str, float]:
+    """The wish with a small share for members of which nothing is known: none could be learned that never runs."""
+    if not wish:
+        return {}
+    counted = {row.name: row.total for row in ledger.members}
+    unknown = [m.name for m in members if m.accuracy_prior is None and counted.get(m.name, 0.0) < MIN_LABELS]
+    return {
+        member.name: max(wish.get(member.name, 0.0), EXPLORATION_SHARE if member.name in unknown else 0.0)
+        for member in members
+    }
 
 
 def _kept_shares(inputs: ServiceInputs, memory: ServiceMemory) -> Mapping[str, float]:
@@ -194,7 +209,7 @@ def _weigh(
     """Turn shares of members into weights of variants, or keep the live ones where a change would not matter."""
     order = [state.key for state in inputs.states]
     if not usable:
-        return replace(draft, weights=_without_ready(inputs, order), held=True)
+        return replace(draft, weights=_without_ready(inputs, order), held=False)
     wanted = round_weights(split_shares(shares, usable, inputs.estimate.capacity_rps()), order)
     if inputs.live and not changes_enough(inputs.live, wanted):
         return replace(draft, weights=dict(inputs.live), held=False)

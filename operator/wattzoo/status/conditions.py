@@ -16,6 +16,8 @@ from wattzoo.model import EventNote, Kind, Manifest, Ref
 Truth = Literal["True", "False", "Unknown"]
 
 BAD_WHEN_TRUE = frozenset({ConditionType.DEGRADED})
+FIRST = frozenset({Reason.STARTING, Reason.NO_READY_MEMBER, Reason.ROUTE_PENDING, Reason.NO_SAMPLES})
+"""Where every object begins: no news."""
 NEUTRAL = frozenset({ConditionType.PROGRESSING, ConditionType.PAUSED})
 
 
@@ -105,7 +107,7 @@ def note_transitions(kind: Kind, ref: Ref, obj: Manifest, now: Sequence[Conditio
         old = before.get(condition.type)
         if old is not None and (old.get("status"), old.get("reason")) == (condition.status, condition.reason):
             continue
-        bad = is_bad(condition)
+        bad = is_bad(condition) and not (old is None and condition.reason in FIRST)
         was_bad = old is not None and is_bad_status(condition.type, str(old.get("status")))
         if bad or was_bad:
             message = f"{condition.type}: {condition.message}" if condition.message else str(condition.type)

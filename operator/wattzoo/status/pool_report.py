@@ -68,7 +68,7 @@ def _judge_ready(view: PoolView, ready: set[str], missing: list[Finding]) -> Jud
         return Judgement(kind, "True", Reason.AVAILABLE, f"{', '.join(sorted(ready))} can answer")
     if missing:
         return from_finding(kind, "False", missing[0])
-    if any(state.starting or state.desired for state in view.states):
+    if any(plan.replicas for plan in view.decision.variants):
         return Judgement(kind, "False", Reason.STARTING, "the first replicas are starting")
     return Judgement(kind, "False", Reason.NO_READY_MEMBER, "nothing runs")
 

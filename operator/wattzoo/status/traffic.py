@@ -78,8 +78,8 @@ def judge_traffic(
     kind = ConditionType.TRAFFIC_PROGRAMMED
     problem = find_route_problem(route, parents)
     if problem is not None:
-        unknown = problem.reason is Reason.ROUTE_PENDING and route is not None
-        return Judgement(kind, "Unknown" if unknown else "False", problem.reason, problem.message)
+        status = "Unknown" if problem.reason is Reason.ROUTE_PENDING else "False"
+        return Judgement(kind, status, problem.reason, problem.message)
     if load.total_rps is None:
         return Judgement(kind, "Unknown", Reason.NO_GATEWAY_COUNTERS, load.problem)
     total = sum(load.counted.values())
