@@ -63,13 +63,13 @@ class AnytimeParameters:
 
     delta: promised probability of ever owing, after the first requests. Smaller buys more credit.
     drift_buffer_requests: least buffer, for traffic that is known to drift; 0 trusts the bound.
-    lag_intervals: intervals until the outcomes of one have been counted, where served requests are not reported.
+    feedback_delay_seconds: time after which a request without feedback is taken never to get any.
     unknown_expected_requests: requests of the coming interval when nobody can say how many will come.
     """
 
     delta: float = 0.05
     drift_buffer_requests: float = 0.0
-    lag_intervals: int = 1
+    feedback_delay_seconds: float = 15.0
     unknown_expected_requests: int = 100
 
     def __post_init__(self) -> None:
@@ -77,8 +77,8 @@ class AnytimeParameters:
             raise ValueError(f"delta must lie between 0 and 0.5, not {self.delta}")
         if not (math.isfinite(self.drift_buffer_requests) and self.drift_buffer_requests >= 0.0):
             raise ValueError(f"drift_buffer_requests must be at least 0, not {self.drift_buffer_requests}")
-        if self.lag_intervals < 0:
-            raise ValueError(f"lag_intervals must be at least 0, not {self.lag_intervals}")
+        if not (math.isfinite(self.feedback_delay_seconds) and self.feedback_delay_seconds >= 0.0):
+            raise ValueError(f"feedback_delay_seconds must be at least 0, not {self.feedback_delay_seconds}")
         if self.unknown_expected_requests < 1:
             raise ValueError(f"unknown_expected_requests must be at least 1, not {self.unknown_expected_requests}")
 
@@ -289,12 +289,12 @@ def _is_starting(state: LawState, now: Situation, known: Bools, passed: Floats) 
     unknown = now.ready & ~known
     some = (now.ready & known).any(-1)
     early = (passed < START_REQUESTS) & (state.labels.sum(-1) < START_REQUESTS)
-    return ~some | (unknown.any(-1) & early & ~_is_joined_late(state, now))
+    return np.asarray(~some | (unknown.any(-1) & early & ~_is_joined_late(state, now)))
 
 
 def _is_joined_late(state: LawState, now: Situation) -> Bools:
     """Return (R,) whether the unknown members joined a service whose other members are long known."""
-    return (state.labels * now.ready).max(-1) >= CATCH_UP_REQUESTS
+    return np.asarray((state.labels * now.ready).max(-1) >= CATCH_UP_REQUESTS)
 
 
 def _most_promising(state: LawState, accuracy: Floats, now: Situation) -> Floats:
@@ -322,7 +322,12 @@ def _start_weights(now: Situation) -> tuple[Floats, Floats]:
 
 
 def estimate_promise_start(
-    alpha: float, best: float, interval_requests: float, lag_intervals: float, feedback: float, parameters: AnytimeParameters
+    alpha: float,
+    best: float,
+    interval_requests: float,
+    lag_intervals: float,
+    feedback: float,
+    parameters: AnytimeParameters,
 ) -> float:
     """Return N0, the request from which the promise holds; infinite where the best member does not exceed alpha.
 
@@ -358,9 +363,9 @@ def _smooth(weights: Floats, now: Situation, passed: Floats) -> Floats:
 def _with_floor(weights: Floats, plan: Floats, accuracy: Floats, now: Situation, state: LawState) -> Floats:
     """Give each ready member a little traffic, so that its estimates stay alive.
 
-    A request on member m instead of the plan costs c = (E_m - E) - price (p_m - p), the price being the slope of the
-    frontier at the plan. Each member may cost one per cent / (M - 1) of the joules; at most (.005 + .05 / sqrt(k + 1)) /
-    (M - 1) of the traffic at interval k, or `TRIAL_SHARE` where its place off the frontier could still be luck (c within
+    A request on member m instead of the plan costs c = (E_m - E) - price (p_m - p), the price the slope of the
+    frontier at the plan. Each member may cost one per cent / (M - 1) of the joules; at most (.005 + .05 / sqrt(k + 1))
+    / (M - 1) of the traffic at interval k, or `TRIAL_SHARE` where its place off the frontier could still be luck (c within
     two standard errors). Members of which nothing is known share `TRIAL_SHARE`.
     """
     labels = state.old_labels + state.new_labels

@@ -79,7 +79,7 @@ def estimate_price(joules: Floats, accuracy: Floats, weights: Floats) -> Floats:
         slopes = np.where(gain > _SLACK, extra / gain, np.inf)
         between = np.take_along_axis(extra, second, -1) / np.take_along_axis(gain, second, -1)
     price = np.where(shared, between, slopes.min(axis=-1, keepdims=True))[..., 0]
-    return np.where(np.isfinite(price), np.maximum(price, 0.0), np.nan)
+    return np.asarray(np.where(np.isfinite(price), np.maximum(price, 0.0), np.nan))
 
 
 def _one_hot(index: NDArray[np.intp], count: int) -> Floats:

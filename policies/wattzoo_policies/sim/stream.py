@@ -62,7 +62,7 @@ class Stream:
 
     requests: (R, T) rows of the zoo; bounds: (K + 1,) first request of each interval and T at the end;
     visible: (K,) number of leading requests whose feedback, if any, has been counted when interval k is decided;
-    ready: (K, M) members that can serve in interval k; `replacement` (K, M) column of the zoo that answers for member m.
+    ready: (K, M) members that can serve in interval k; replacement: (K, M) column of the zoo that answers for member m.
     """
 
     requests: Integers
@@ -89,7 +89,7 @@ class Stream:
 
 
 def make_intervals(length: int, interval_requests: int, lag_intervals: int) -> tuple[Integers, Integers]:
-    """Return bounds and visible for intervals of equally many requests, feedback complete after `lag_intervals` more."""
+    """Return bounds and visible for intervals of equally many requests; feedback is in after `lag_intervals` more."""
     if length < 1 or interval_requests < 1 or lag_intervals < 0:
         raise StreamError("requests and interval must be at least 1, the lag at least 0")
     bounds = np.unique(np.append(np.arange(0, length, interval_requests), length)).astype(np.int64)

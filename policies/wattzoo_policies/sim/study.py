@@ -8,7 +8,9 @@ same stream; exploration and the start are part of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +33,7 @@ class View:
 
     served, labels, satisfied: new since the last view: requests whose feedback had time to come, feedback that came.
     served_all: all requests so far, the ones still due included. joules: mean per request, NaN while unknown.
+    by_group returns labels and satisfied (R, G, M) by the requests' group.
     expected_requests: of the coming interval; index: of that interval; current: weights in force (zero rows at first).
     """
 
@@ -45,6 +48,7 @@ class View:
     expected_requests: float
     index: int
     alpha: float
+    by_group: Callable[[], tuple[Floats, Floats]]
 
 
 class Law(Protocol):
@@ -60,7 +64,10 @@ class Law(Protocol):
         ...
 
     def step(self, state: Any, view: View) -> tuple[Any, Floats, Floats]:
-        """Return the state, the weights (R, M) of the coming interval and the same without exploration."""
+        """Return the state, the weights (R, M) of the coming interval and the same without exploration.
+
+        A law that looks at the group of a request returns weights (R, G, M).
+        """
         ...
 
 
@@ -152,9 +159,9 @@ def replay(zoo: Zoo, stream: Stream, law: Law, setting: Setting, rng: np.random.
     mean_weights = np.zeros((len(stream.visible), members))
     seen, expected = 0, float(max(1, stream.bounds[1]))
     for index in range(len(stream.visible)):
-        first, last = int(stream.bounds[index]), int(stream.bounds[index + 1])
-        counts = _count(books, seen, int(stream.visible[index]), members)
-        seen = int(stream.visible[index])
+        window = (seen, int(stream.visible[index]))
+        counts = _count(books, *window, members)
+        seen = window[1]
         matured += counts[0]
         expected = _expect(stream, index, expected)
         view = View(
@@ -167,14 +174,15 @@ def replay(zoo: Zoo, stream: Stream, law: Law, setting: Setting, rng: np.random.
             expected_requests=expected,
             index=index,
             alpha=setting.alpha,
+            by_group=partial(_count_by_group, zoo, stream, books, *window),
         )
         state, weights, wish = law.step(state, view)
-        mean_weights[index] = weights.mean(0)
-        if index:
-            books.churn += np.abs(weights - current).sum(-1)
         served_all = served_all + _serve(zoo, stream, index, books, weights, wish, setting, rng)
-        current = weights
-    del last, first
+        overall = weights if weights.ndim == 2 else weights.mean(1)
+        mean_weights[index] = overall.mean(0)
+        if index:
+            books.churn += np.abs(overall - current).sum(-1)
+        current = overall
     return _report(law.name, zoo, stream, books, setting, mean_weights)
 
 
@@ -218,11 +226,23 @@ def _count(books: _Books, first: int, last: int, members: int) -> tuple[Floats, 
     served = np.bincount(cell, minlength=size).reshape(seeds, members).astype(float)
     if books.labelled is None:
         satisfied = np.bincount(cell, weights=outcome.ravel(), minlength=size).reshape(seeds, members)
-        return served, served.copy(), satisfied
+        return served, served.copy(), satisfied.astype(float)
     given = books.labelled[:, first:last].astype(float)
     labels = np.bincount(cell, weights=given.ravel(), minlength=size).reshape(seeds, members)
     satisfied = np.bincount(cell, weights=(given * outcome).ravel(), minlength=size).reshape(seeds, members)
-    return served, labels, satisfied
+    return served, labels.astype(float), satisfied.astype(float)
+
+
+def _count_by_group(zoo: Zoo, stream: Stream, books: _Books, first: int, last: int) -> tuple[Floats, Floats]:
+    """Return labels and satisfied (R, G, M) of the requests [first, last)."""
+    seeds, members, groups = stream.seeds, len(zoo.members), int(zoo.group.max()) + 1
+    group = zoo.group[stream.requests[:, first:last]]
+    cell = ((np.arange(seeds)[:, None] * groups + group) * members + books.choices[:, first:last]).ravel()
+    given = np.ones(len(cell)) if books.labelled is None else books.labelled[:, first:last].ravel().astype(float)
+    size, shape = seeds * groups * members, (seeds, groups, members)
+    good = given * books.outcomes[:, first:last].ravel()
+    labels, satisfied = (np.bincount(cell, weights=w, minlength=size).reshape(shape) for w in (given, good))
+    return labels, satisfied
 
 
 def _mean_joules(books: _Books) -> Floats:
@@ -242,12 +262,15 @@ def _serve(
 ) -> Floats:
     """Route the interval's requests, keep the true books; returns the requests served (R, M)."""
     first, last = int(stream.bounds[index]), int(stream.bounds[index + 1])
-    seeds, members = weights.shape
+    seeds, members = weights.shape[0], weights.shape[-1]
     if last == first:
         return np.zeros((seeds, members))
+    rows = stream.requests[:, first:last]
+    if weights.ndim == 3:
+        weights, wish = (np.take_along_axis(w, zoo.group[rows][:, :, None], 1) for w in (weights, wish))
     choice = draw_choices(weights, last - first, rng)
     column = stream.replacement[index][choice]
-    cell = stream.requests[:, first:last] * members + column
+    cell = rows * members + column
     outcome, joules = zoo.outcomes.ravel()[cell], zoo.joules.ravel()[cell]
     books.choices[:, first:last] = choice
     books.outcomes[:, first:last] = outcome
@@ -258,8 +281,9 @@ def _serve(
     books.discounted_joules = books.discounted_joules * keep + burnt
     books.discounted_count = books.discounted_count * keep + served
     books.joules += burnt.sum(-1)
-    extra = np.divide(np.maximum(weights - wish, 0.0), weights, out=np.zeros_like(weights), where=weights > 0.0)
-    books.explored += (extra * burnt).sum(-1)
+    if weights.ndim == 2:
+        extra = np.divide(np.maximum(weights - wish, 0.0), weights, out=np.zeros_like(weights), where=weights > 0.0)
+        books.explored += (extra * burnt).sum(-1)
     _watch(books, outcome, first, setting, stream.length)
     return served
 
@@ -281,16 +305,17 @@ def _watch(books: _Books, outcome: Floats, first: int, setting: Setting, length:
 
 
 def draw_choices(weights: Floats, requests: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return (R, B) members drawn by the weights (R, M), each row of which must sum to one."""
+    """Return (R, B) members drawn by the weights (R, M) or (R, B, M), each row of which must sum to one."""
     if not np.allclose(weights.sum(-1), 1.0, atol=1e-6) or weights.min() < -1e-9:
         raise StreamError("a law must return weights that are not negative and sum to one")
-    edges = np.cumsum(weights, axis=1)
+    rows = weights[:, None, :] if weights.ndim == 2 else weights
+    edges = np.cumsum(rows, axis=-1)
     uniform = rng.random((len(weights), requests))
     choice = np.zeros(uniform.shape, dtype=np.int64)
-    for member in range(weights.shape[1] - 1):
-        choice += uniform >= edges[:, member, None]
-    last_used = weights.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0.0, axis=1)
-    return np.minimum(choice, last_used[:, None])
+    for member in range(weights.shape[-1] - 1):
+        choice += uniform >= edges[:, :, member]
+    last_used = weights.shape[-1] - 1 - np.argmax(rows[:, :, ::-1] > 0.0, axis=-1)
+    return np.asarray(np.minimum(choice, last_used))
 
 
 def _report(name: str, zoo: Zoo, stream: Stream, books: _Books, setting: Setting, mean_weights: Floats) -> Replay:
