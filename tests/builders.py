@@ -188,7 +188,9 @@ def make_gauge(name: str, at_seconds: float, value: float, **labels: str) -> Ser
     return make_series(name, [(at_seconds - 1.0, value)], **labels)
 
 
-def make_pod_series(pod: str, at_seconds: float, rps: float, watts: float, running: float = 2.0) -> dict[str, list[Series]]:
+def make_pod_series(
+    pod: str, at_seconds: float, rps: float, watts: float, running: float = 2.0
+) -> dict[str, list[Series]]:
     """Everything that one busy server and its accelerator say: 200 prompt and 100 output tokens per request."""
     who = {"namespace": NAMESPACE, "pod": pod}
     return {

@@ -20,6 +20,7 @@ CACHE_PATH = "/var/cache/models"
 CACHE_VARIABLE = "HF_HOME"
 SHARED_MEMORY_GIB_PER_ACCELERATOR = 4
 PROBE_PERIOD_SECONDS = 5
+READINESS_FAILURES = 3
 TERMINATION_MARGIN_SECONDS = 30
 ENDPOINT_REMOVAL_SECONDS = 5
 PROGRESS_MARGIN_SECONDS = 300
@@ -79,10 +80,17 @@ def _render_volumes(variant: Variant, server: Server) -> list[dict[str, Any]]:
     return volumes
 
 
+def _render_probe(failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": "/health", "port": PORT_NAME},
+        "periodSeconds": PROBE_PERIOD_SECONDS,
+        "failureThreshold": failures,
+    }
+
+
 def _render_container(
     pool: ModelPoolSpec, member: Member, variant: Variant, server: Server, resource_name: str
 ) -> dict[str, Any]:
-    health = {"httpGet": {"path": "/health", "port": PORT_NAME}, "periodSeconds": PROBE_PERIOD_SECONDS}
     accelerators = str(variant.accelerators)
     mounts = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 (a mount point in a container)
     if server.model_cache is not None:
@@ -98,8 +106,8 @@ def _render_container(
             "limits": {"memory": server.resources.memory, resource_name: accelerators},
         },
         "volumeMounts": mounts,
-        "startupProbe": {**health, "failureThreshold": -(-server.startup.timeout_seconds // PROBE_PERIOD_SECONDS)},
-        "readinessProbe": {**health, "failureThreshold": 3},
+        "startupProbe": _render_probe(-(-server.startup.timeout_seconds // PROBE_PERIOD_SECONDS)),
+        "readinessProbe": _render_probe(READINESS_FAILURES),
         "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", drain]}}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }

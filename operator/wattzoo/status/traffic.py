@@ -15,7 +15,7 @@ from wattzoo.api.llm_service import ParentRef
 from wattzoo.decisions import Finding, ServiceLoad
 from wattzoo.manifests import metadata
 from wattzoo.model import TOTAL_WEIGHT, Manifest, VariantKey
-from wattzoo.status.conditions import Judgement
+from wattzoo.status.conditions import Judgement, Truth
 
 DEVIATIONS = 4.0
 """Standard deviations that a share may be off: with 16 backends judged every 15 s, one false alarm in about a month."""
@@ -78,7 +78,7 @@ def judge_traffic(
     kind = ConditionType.TRAFFIC_PROGRAMMED
     problem = find_route_problem(route, parents)
     if problem is not None:
-        status = "Unknown" if problem.reason is Reason.ROUTE_PENDING else "False"
+        status: Truth = "Unknown" if problem.reason is Reason.ROUTE_PENDING else "False"
         return Judgement(kind, status, problem.reason, problem.message)
     if load.total_rps is None:
         return Judgement(kind, "Unknown", Reason.NO_GATEWAY_COUNTERS, load.problem)
