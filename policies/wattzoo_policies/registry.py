@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wattzoo_policies.accuracy.mess_plus import MESSPlus, MESSPlusParameters
+from wattzoo_policies.limits.weights import with_capacity_cap
 from wattzoo_policies.protocols import ControllerPolicy
 
 Parameter = float | int | bool | str
@@ -39,7 +40,8 @@ def policy_names() -> tuple[str, ...]:
 def make_policy(name: str, params: Mapping[str, Parameter] | None = None) -> ControllerPolicy[Any]:
     """Return the policy of that name.
 
-    `params` are the fields of its parameter class; missing ones keep their defaults. Raises `UnknownPolicyError` and
+    `params` are the fields of its parameter class; missing ones keep their defaults. Weights are cut to the ready
+    capacity that the request states (`limits.weights`). Raises `UnknownPolicyError` and
     `PolicyParameterError` (both `ValueError`), whose text names the policy, the parameter and the rule.
     """
     entry = _POLICIES.get(name)
@@ -50,6 +52,6 @@ def make_policy(name: str, params: Mapping[str, Parameter] | None = None) -> Con
     if unknown := sorted(set(params) - set(fields)):
         raise PolicyParameterError(f"policy {name} has no parameter {', '.join(unknown)}; it has {', '.join(fields)}")
     try:
-        return entry.make(entry.parameters(**params))
+        return with_capacity_cap(entry.make(entry.parameters(**params)))
     except (TypeError, ValueError) as error:
         raise PolicyParameterError(f"policy {name}: {error}") from error

@@ -32,6 +32,7 @@ class Constraint(StrEnum):
     NONE = "None"
     ACCURACY = "Accuracy"
     READINESS = "Readiness"
+    CAPACITY = "Capacity"
     KNOWLEDGE = "Knowledge"
 
 
@@ -79,11 +80,14 @@ class MemberCondition:
     """What a decision needs to know of one member: can it serve now, and what does a request on it cost.
 
     `joules_per_request` is an average or a marginal estimate; `None`, NaN or a value <= 0 counts as unknown.
+    `max_share` is the share of the service's coming requests that the member's ready replicas can carry within the
+    latency target (may exceed 1); `None` sets no bound.
     """
 
     name: str
     ready: bool
     joules_per_request: float | None
+    max_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

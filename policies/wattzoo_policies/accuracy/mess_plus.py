@@ -5,7 +5,9 @@ satisfaction, and request t goes to argmin_m V*E_m + Q*(alpha - shat_m), ties to
 p_t = min(1, c / t^(1/4)) it explores instead. Here a gateway splits traffic by weights between two decisions, so
 
 - the rule is *played forward* through the requests expected in the coming interval, each expected outcome shat of the
-  chosen member moving the queue, and the weights are the shares of the choices;
+  chosen member moving the queue, and the weights are the shares of the choices. Short intervals are played on to
+  `horizon_requests`: in a few dozen requests luck alone moves the queue by more than the interval can repay, so that
+  the shares would jump between all and nothing, and servers had to be kept for both;
 - exploration takes its scheduled share of the interval and spreads it evenly over the ready members. The published
   rule asks *all* members and credits the largest one's answer; one request that goes to one member cannot do that, so
   a member's satisfaction is learned from the requests it served, and exploration here costs far less than published;
@@ -60,20 +62,21 @@ class MESSPlusParameters:
 
     v_per_joule: weight of energy. Small: the queue is repaid at any price; large: debt of order V*E is carried.
     exploration: c of the schedule. 0 never explores: members without feedback are then never tried.
-    unknown_expected_requests: requests played forward when nobody can say how many will come.
+    horizon_requests: least number of requests to play forward, also when nobody can say how many will come. 1 is the
+    rule bare; larger values spread the repayment of debt and keep the shares steady. Ours, not published.
     """
 
     v_per_joule: float = 1e-4
     exploration: float = 0.1
-    unknown_expected_requests: int = 100
+    horizon_requests: int = 400
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.v_per_joule) and self.v_per_joule > 0.0):
             raise ValueError(f"v_per_joule must be a positive number, not {self.v_per_joule}")
         if not (math.isfinite(self.exploration) and 0.0 <= self.exploration <= 1.0):
             raise ValueError(f"exploration must lie between 0 and 1, not {self.exploration}")
-        if self.unknown_expected_requests < 1:
-            raise ValueError(f"unknown_expected_requests must be at least 1, not {self.unknown_expected_requests}")
+        if self.horizon_requests < 1:
+            raise ValueError(f"horizon_requests must be at least 1, not {self.horizon_requests}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,13 +273,15 @@ class MESSPlus:
     def _expected_requests(self, request: DecisionRequest) -> int:
         expected = request.expected_requests
         if expected is None or not math.isfinite(expected):
-            return self.parameters.unknown_expected_requests
-        return max(1, math.ceil(expected))
+            return self.parameters.horizon_requests
+        return max(self.parameters.horizon_requests, math.ceil(expected))
 
     def _exploration_share(self, state: MESSPlusState, request: DecisionRequest) -> float:
         """Return the mean of p_t over the coming requests (at most 1,000 of them: the schedule is flat by then)."""
+        expected = request.expected_requests
+        coming = expected if expected is not None and math.isfinite(expected) else self.parameters.horizon_requests
         first = state.ledger.outcomes.total + 1.0
-        t = first + np.arange(min(self._expected_requests(request), _MAX_ITERATIONS))
+        t = first + np.arange(max(1, min(math.ceil(coming), _MAX_ITERATIONS)))
         return float(np.minimum(1.0, self.parameters.exploration / t**0.25).mean())
 
     def _arms(self, state: MESSPlusState, request: DecisionRequest) -> list[_Arm]:

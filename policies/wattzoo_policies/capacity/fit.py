@@ -44,6 +44,7 @@ class ReplicaFacts:
     off_watts: float = 0.0
     max_sequences: int = 256
     accelerators: int = 1
+    max_batched_tokens: int = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def fit_replica_model(points: Sequence[ProfilePoint], facts: ReplicaFacts) -> Re
         startup_seconds=facts.startup_seconds,
         startup_joules=start_joules,
         accelerators=facts.accelerators,
+        max_batched_tokens=facts.max_batched_tokens,
     )
     tpot_errors = np.abs((t0 + t1 * batch) / tpot - 1.0)
     power_errors = np.abs((active + slope * load) / watts - 1.0)

@@ -16,6 +16,9 @@ from dataclasses import dataclass, fields, replace
 LOAD_CAP = 0.85
 """Load above which the queueing of real, bursty arrivals makes the linear law too kind."""
 
+PREFILL_CAP = 0.8
+"""Share of the chunked prefill throughput above which prompts queue for longer than a time to first token allows."""
+
 START_POWER_RATIO = 1.25
 """Power while weights load, relative to idle with weights resident (assumed; no public measurement)."""
 
@@ -25,7 +28,9 @@ class ReplicaModel:
     """Speed, memory and power of one replica (all its accelerators together).
 
     t0_seconds, t1_seconds: step time t0 + t1*b. prefill_seconds_per_token: extra step time per prompt token.
-    kv_tokens: tokens that fit the KV cache. max_sequences: most sequences in a batch.
+    kv_tokens: tokens that fit the KV cache. max_sequences: most sequences in a batch. max_batched_tokens: most tokens
+    of one iteration, decoding sequences and prompt chunks together; small values trade time to first token for steady
+    output.
     off_watts: no process on the accelerators. idle_watts: weights resident, nothing running. active_watts: one request
     in flight. max_watts: saturated.
     """
@@ -42,6 +47,7 @@ class ReplicaModel:
     startup_seconds: float
     startup_joules: float
     accelerators: int = 1
+    max_batched_tokens: int = 2048
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -50,8 +56,8 @@ class ReplicaModel:
                 raise ValueError(f"{field.name} must be a number of at least 0, not {value}")
         if self.t0_seconds <= 0.0:
             raise ValueError("t0_seconds must be positive")
-        if min(self.kv_tokens, self.max_sequences, self.accelerators) < 1:
-            raise ValueError("kv_tokens, max_sequences and accelerators must be at least 1")
+        if min(self.kv_tokens, self.max_sequences, self.accelerators, self.max_batched_tokens) < 1:
+            raise ValueError("kv_tokens, max_sequences, accelerators and max_batched_tokens must be at least 1")
         if not self.idle_watts <= self.active_watts <= self.max_watts:
             raise ValueError(
                 f"idle_watts {self.idle_watts}, active_watts {self.active_watts} and max_watts {self.max_watts} "
@@ -129,6 +135,7 @@ def knee_load(model: ReplicaModel, shape: RequestShape, target: LatencyTarget) -
     """Return the largest load that keeps the latency target, KV cache and batch limit; `None` when none does.
 
     TPOT: t0/(1 - rho) <= D. TTFT: (I*tp + t0)/(1 - rho) <= D. Sequences: at most kv_tokens/(I + O) and the batch limit.
+    Prompts: their tokens take at most 80 % of what iterations full of chunks prefill, else they queue.
     """
     bounds = [LOAD_CAP]
     if target.tpot_seconds is not None:
@@ -142,7 +149,7 @@ def knee_load(model: ReplicaModel, shape: RequestShape, target: LatencyTarget) -
     if work <= 0.0:
         return None
     bounds.append(sequences / (sequences + shape.output_tokens * model.t0_seconds / work))
-    load = min(bounds)
+    load = min(*bounds, _prefill_load(model, shape))
     return load if load > 0.0 else None
 
 
@@ -166,6 +173,25 @@ def power_watts(model: ReplicaModel, shape: RequestShape, rate_rps: float) -> fl
 def joules_per_request(model: ReplicaModel, shape: RequestShape, rate_rps: float) -> float | None:
     """Return mean energy per request of one replica at a rate, its idle share included; `None` without requests."""
     return power_watts(model, shape, rate_rps) / rate_rps if rate_rps > 0.0 else None
+
+
+def _prefill_load(model: ReplicaModel, shape: RequestShape) -> float:
+    """Return the load at which prompts take 80 % of the chunks (by bisection: the share grows with the load)."""
+
+    def share(load: float) -> float:
+        rate = load / work_seconds(model, shape)
+        sequences = concurrency(model, shape, rate)
+        chunk = max(1.0, model.max_batched_tokens - sequences)
+        full_step = model.t0_seconds + model.t1_seconds * sequences + chunk * model.prefill_seconds_per_token
+        return rate * shape.input_tokens * full_step / chunk
+
+    low, high = 0.0, LOAD_CAP
+    if share(high) <= PREFILL_CAP:
+        return high
+    for _ in range(30):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if share(middle) <= PREFILL_CAP else (low, middle)
+    return low
 
 
 def _least(a: float | None, b: float | None) -> float | None:

@@ -67,6 +67,22 @@ def estimate_variant_demand(
     return demand
 
 
+def estimate_max_shares(variants: Sequence[VariantDemand], rate_rps: float | None) -> dict[str, float]:
+    """Return by member the share of a pool's rate that its ready replicas carry (for `MemberCondition.max_share`).
+
+    Members without a known capacity are left out (no bound), all are when the rate is unknown or zero.
+    """
+    shares: dict[str, float] = {}
+    if rate_rps is None or not rate_rps > 0.0:
+        return shares
+    unknown = {variant.member for variant in variants if variant.capacity_rps is None}
+    for variant in variants:
+        if variant.member not in unknown and variant.capacity_rps is not None:
+            carried = variant.ready_replicas * variant.capacity_rps / rate_rps
+            shares[variant.member] = shares.get(variant.member, 0.0) + carried
+    return shares
+
+
 def fit_accelerators(wishes: Sequence[VariantReplicas], request: ReplicaRequest) -> tuple[VariantReplicas, ...]:
     """Cut increases that the accelerators of a pool do not allow, one replica at a time from the largest increase.
 

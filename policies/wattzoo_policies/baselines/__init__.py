@@ -1,0 +1,1 @@
+"""What a careful person would run instead, as strong as they would make it."""
