@@ -72,12 +72,22 @@ class Server:
         """The JSON at a path."""
         return dict(self.client.call_api(path, "GET", response_types_map={200: "object"}, _return_http_data_only=True))
 
+    def schemas(self) -> Manifest:
+        """The served OpenAPI's schemas; none while the API server has not published the group yet, some time after
+        the CRDs are established."""
+        try:
+            return dict(self.get(f"/openapi/v3/apis/{GROUP}/{VERSION}")["components"]["schemas"])
+        except client.exceptions.NotFoundException:
+            return {}
+
 
 @pytest.fixture(scope="module")
 def server(cluster: Cluster) -> Iterator[Server]:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in NAMES))
     server = Server(cluster.kubeconfig)
+    kinds = {f"dev.wattzoo.{VERSION}.{kind}" for kind in INFO}
+    cluster.wait_until(lambda: kinds <= server.schemas().keys(), 30.0, "the kinds in the served OpenAPI")
     yield server
     server.client.rest_client.pool_manager.clear()
 
@@ -108,8 +118,7 @@ def fields(schema: Manifest, path: str) -> Iterator[tuple[str, Manifest]]:
 
 @pytest.mark.parametrize("kind", INFO)
 def test_the_served_openapi_describes_every_field_path(server: Server, kind: str) -> None:
-    schemas = server.get(f"/openapi/v3/apis/{GROUP}/{VERSION}")["components"]["schemas"]
-    served = dict(fields(schemas[f"dev.wattzoo.{VERSION}.{kind}"], ""))
+    served = dict(fields(server.schemas()[f"dev.wattzoo.{VERSION}.{kind}"], ""))
     assert {".apiVersion", ".kind", ".metadata", ".spec", ".status", ".status.conditions.reason"} <= served.keys()
     assert [path for path, schema in served.items() if not schema.get("description")] == []
 

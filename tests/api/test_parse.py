@@ -185,11 +185,11 @@ def accelerator_pool(**spec: Any) -> AcceleratorPool:
 
 def test_figures_come_from_the_spec_then_from_the_table_else_nowhere() -> None:
     known = {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}}
-    assert accelerator_pool(**known).spec.figures() == AcceleratorFigures(70, 116, 700, 80)
+    assert accelerator_pool(**known).spec.figures() == AcceleratorFigures(70, 116, 700)
     own = accelerator_pool(**known, accelerator={"maxWatts": 500})
-    assert own.spec.figures() == AcceleratorFigures(70, 116, 500, 80), "a power-capped board"
+    assert own.spec.figures() == AcceleratorFigures(70, 116, 500), "a power-capped board"
     unknown = accelerator_pool(nodeSelector={"pool": "x"}, accelerator={"idleWatts": 1, "residentWatts": 2})
-    assert unknown.spec.figures() is None, "max watts and memory are unknown, not zero"
+    assert unknown.spec.figures() is None, "max watts is unknown, not zero"
 
 
 def test_a_pool_admits_the_namespaces_that_it_names_or_all() -> None:

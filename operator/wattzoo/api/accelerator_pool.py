@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from wattzoo.api.accelerators import AcceleratorFigures, known_accelerator
+from wattzoo.api.accelerators import KNOWN_ACCELERATORS, PRODUCT_LABEL, AcceleratorFigures, known_accelerator
 from wattzoo.api.base import (
     LIST_ATOMIC,
     LIST_MAP_BY_TYPE,
@@ -27,6 +27,7 @@ from wattzoo.api.base import (
 from wattzoo.api.conditions import Condition
 
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+KNOWN_PRODUCTS = sorted(KNOWN_ACCELERATORS)
 LABEL_KEY_PATTERN = r"^([a-z0-9][-a-z0-9.]{0,252}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 RESOURCE_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 PowerWatts = Annotated[Integer, Field(ge=1, le=100_000)]
@@ -81,17 +82,13 @@ class AllowedNamespaces(ApiModel):
 
 
 class Accelerator(ApiModel):
-    """What one accelerator of this pool holds and draws; a field left out comes from the built-in table."""
+    """What one accelerator of this pool draws; a field left out comes from the built-in table."""
 
     idle_watts: Annotated[PowerWatts | None, Field(description="Watts of one accelerator with nothing loaded.")] = None
     resident_watts: Annotated[
         PowerWatts | None, Field(description="Watts of one accelerator with a model loaded and nothing running.")
     ] = None
     max_watts: Annotated[PowerWatts | None, Field(description="Power limit of one accelerator in watts.")] = None
-    memory_gib: Annotated[
-        Annotated[Integer, Field(ge=1, le=4096)] | None,
-        Field(alias="memoryGiB", description="Memory of one accelerator in GiB."),
-    ] = None
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -124,7 +121,7 @@ class AcceleratorPoolSpec(ApiModel):
             min_length=1,
             max_length=16,
             description="Labels of the pool's nodes; every rendered pod selects them. A `nvidia.com/gpu.product` label "
-            "also picks the built-in power and memory figures.",
+            "also picks the built-in power figures.",
         ),
     ]
     resource_name: Annotated[
@@ -155,7 +152,7 @@ class AcceleratorPoolSpec(ApiModel):
     ] = None
     accelerator: Annotated[
         Accelerator,
-        Field(description="Power and memory of one accelerator, where the built-in table lacks it."),
+        Field(description="Power of one accelerator, where the built-in table lacks it."),
     ] = Accelerator()
 
     RULES: ClassVar[tuple[Rule, ...]] = (
@@ -165,18 +162,27 @@ class AcceleratorPoolSpec(ApiModel):
             holds=lambda self: all(len(k) <= 317 and re.fullmatch(LABEL_KEY_PATTERN, k) for k in self.node_selector),
             field=".nodeSelector",
         ),
+        Rule(
+            cel="!has(self.powerBudgetWatts) || "
+            f"('{PRODUCT_LABEL}' in self.nodeSelector && self.nodeSelector['{PRODUCT_LABEL}'] in {KNOWN_PRODUCTS}) || "
+            "(has(self.accelerator) && has(self.accelerator.idleWatts) && has(self.accelerator.residentWatts) && "
+            "has(self.accelerator.maxWatts))",
+            message="powerBudgetWatts has no effect on an unknown product: give accelerator idleWatts, residentWatts "
+            "and maxWatts",
+            holds=lambda self: self.power_budget_watts is None or self.figures() is not None,
+            field=".powerBudgetWatts",
+        ),
     )
 
     def figures(self) -> AcceleratorFigures | None:
-        """Figures of one accelerator: the spec's, else the built-in table's; None while any of the four is unknown."""
+        """Figures of one accelerator: the spec's, else the built-in table's; None while any is unknown."""
         own, known = self.accelerator, known_accelerator(self.node_selector)
         idle = own.idle_watts or (known.idle_watts if known else None)
         resident = own.resident_watts or (known.resident_watts if known else None)
         maximum = own.max_watts or (known.max_watts if known else None)
-        memory = own.memory_gib or (known.memory_gib if known else None)
-        if idle is None or resident is None or maximum is None or memory is None:
+        if idle is None or resident is None or maximum is None:
             return None
-        return AcceleratorFigures(idle_watts=idle, resident_watts=resident, max_watts=maximum, memory_gib=memory)
+        return AcceleratorFigures(idle_watts=idle, resident_watts=resident, max_watts=maximum)
 
     def admits(self, namespace: str) -> bool:
         """Whether ModelPools of this namespace may place servers here."""
