@@ -71,7 +71,8 @@ def run_demo(args: argparse.Namespace, console: Console) -> int:
 def judge(folder: Path, console: Console) -> int:
     """Compute the comparison and the report of a recording; returns 0 when the report is valid."""
     recording = Recording.load(folder / "recording.json")
-    console.print("replaying the same requests in the plant: our decisions, and two ways without WattZoo ...")
+    say = "replaying the same requests in the plant: our decisions, and two ways without WattZoo ..."
+    console.print(say, soft_wrap=True)
     report = make_report(recording, compare(recording, settings.TABLE))
     text = render_text(report)
     (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -79,7 +80,7 @@ def judge(folder: Path, console: Console) -> int:
     draw_picture(recording, report, folder / "demo.png")
     console.print()
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {folder / 'report.txt'}, {folder / 'report.json'}, {folder / 'demo.png'}", highlight=False)
+    console.print(f"The report is in {folder}: report.txt, report.json, demo.png", highlight=False, soft_wrap=True)
     return 0 if report["valid"] else 1
 
 

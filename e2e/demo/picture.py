@@ -137,6 +137,7 @@ def _draw_energy(axis: Axes, report: Mapping[str, Any]) -> None:
         if joules is not None:
             axis.bar(place, joules / 1000, color=colour)
             axis.annotate(f"{joules / 1000:,.0f}", (place, joules / 1000), ha="center", va="bottom")
+    axis.margins(y=0.12)
     axis.set_xticks(
         range(len(bars)), [f"{name}\n{_bounds(slo)}\n{_shares(shares)}" for name, _, slo, shares, _ in bars]
     )

@@ -38,11 +38,15 @@ class Scene:
         begin = time.monotonic()
         yield
         now = time.monotonic()
-        self.console.print(f"[{now - self.began:6.1f} s] {text} ({now - begin:.1f} s)", highlight=False, markup=False)
+        self.console.print(
+            f"[{now - self.began:6.1f} s] {text} ({now - begin:.1f} s)", highlight=False, markup=False, soft_wrap=True
+        )
 
     def install_operator(self) -> None:
         """Install the chart with Helm and start the operator with exactly what the chart renders."""
-        install_chart(self.cluster, {"poolIntervalSeconds": settings.POOL_INTERVAL_SECONDS, "replicas": 1})
+        prometheus = {"url": self.cluster.prometheus_url, "windowSeconds": settings.RATE_WINDOW_SECONDS}
+        interval = settings.POOL_INTERVAL_SECONDS
+        install_chart(self.cluster, {"replicas": 1, "poolIntervalSeconds": interval, "prometheus": prometheus})
         OperatorProcess(self.cluster).start(wait_ready=True)
 
     def start_emulator(self) -> None:
