@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -39,6 +38,7 @@ from wattzoo_policies.accuracy.ledger import (
     set_members,
     summarise,
 )
+from wattzoo_policies.accuracy.virtual_queue import MAX_ITERATIONS, Arm, estimate_choices, estimate_queue, make_hull
 from wattzoo_policies.protocols import PolicyState, StateError
 from wattzoo_policies.signals import (
     Constraint,
@@ -52,8 +52,6 @@ from wattzoo_policies.signals import (
 )
 
 _VERSION = 1
-_ORDERS_BUDGET = 65_536  # outcomes x shuffles per update: about 2 ms
-_MAX_ITERATIONS = 1000  # of the forward play; a longer interval repeats the mixture it has settled into
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +100,6 @@ class MESSPlusState:
             "ledger": ledger_to_body(self.ledger),
         }
         return json.dumps(body, separators=(",", ":"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Arm:
-    """A member as the rule sees it."""
-
-    name: str
-    joules: float
-    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +178,7 @@ class MESSPlus:
         self,
         state: MESSPlusState,
         request: DecisionRequest,
-        ready: Sequence[_Arm],
+        ready: Sequence[Arm],
         weights: dict[str, float],
         wish: dict[str, float],
         mean_queue: float,
@@ -231,7 +220,7 @@ class MESSPlus:
             reachable=(min(accuracies), max(accuracies)),
         )
 
-    def _runner_up(self, arms: Sequence[_Arm], weights: dict[str, float], queue: float) -> RunnerUp | None:
+    def _runner_up(self, arms: Sequence[Arm], weights: dict[str, float], queue: float) -> RunnerUp | None:
         if len(arms) < 2:
             return None
         price = queue / self.parameters.v_per_joule
@@ -260,11 +249,13 @@ class MESSPlus:
         return Decision(weights, wish, reason, f"{what}: traffic goes to {where}", Constraint.KNOWLEDGE)
 
     def _play(
-        self, state: MESSPlusState, arms: Sequence[_Arm], request: DecisionRequest
+        self, state: MESSPlusState, arms: Sequence[Arm], request: DecisionRequest
     ) -> tuple[dict[str, float], float]:
         """Play the rule through the expected requests; returns shares by member and the mean queue on the way."""
-        hull, breaks = _hull(arms, self.parameters.v_per_joule)
-        counts, mean_queue = _forward(state.queue, request.alpha, hull, breaks, self._expected_requests(request))
+        hull, breaks = make_hull(arms, self.parameters.v_per_joule)
+        counts, mean_queue = estimate_choices(
+            state.queue, request.alpha, hull, breaks, self._expected_requests(request)
+        )
         shares = {arm.name: 0.0 for arm in arms}
         for arm, number in zip(hull, counts, strict=True):
             shares[arm.name] = number / sum(counts)
@@ -281,10 +272,10 @@ class MESSPlus:
         expected = request.expected_requests
         coming = expected if expected is not None and math.isfinite(expected) else self.parameters.horizon_requests
         first = state.ledger.outcomes.total + 1.0
-        t = first + np.arange(max(1, min(math.ceil(coming), _MAX_ITERATIONS)))
+        t = first + np.arange(max(1, min(math.ceil(coming), MAX_ITERATIONS)))
         return float(np.minimum(1.0, self.parameters.exploration / t**0.25).mean())
 
-    def _arms(self, state: MESSPlusState, request: DecisionRequest) -> list[_Arm]:
+    def _arms(self, state: MESSPlusState, request: DecisionRequest) -> list[Arm]:
         """Return members with an estimate; a member of unknown joules counts as the dearest known one."""
         members = {member.name: member for member in state.members}
         known = [c.joules_per_request for c in request.members if _is_known(c.joules_per_request)]
@@ -292,7 +283,7 @@ class MESSPlus:
         if dearest is None:
             return []
         return [
-            _Arm(
+            Arm(
                 condition.name,
                 condition.joules_per_request
                 if condition.joules_per_request is not None and _is_known(condition.joules_per_request)
@@ -315,81 +306,6 @@ class MESSPlus:
             return (row.satisfied + 1.0) / (row.total + 2.0) if row.total else None
         backing = member.prior_samples
         return (row.satisfied + member.accuracy_prior * backing) / (row.total + backing)
-
-
-def estimate_queue(queue: float, alpha: float, satisfied: int, total: int) -> float:
-    """Return the queue's mean after `total` outcomes, `satisfied` of them good, over uniformly random orders.
-
-    Q <- max(0, Q + alpha - s) is a walk reflected at zero: Q_n = max(Q_0 + W_n, max_k (W_n - W_k)). The shuffles are
-    seeded by nothing but their number, so equal counts give equal queues.
-    """
-    if total <= 0:
-        return queue
-    orders = min(64, max(4, _ORDERS_BUDGET // total))
-    rows = np.tile(np.arange(total) < satisfied, (orders, 1))
-    rows = np.random.default_rng(0).permuted(rows, axis=1)
-    walks = np.cumsum(alpha - rows, axis=1)
-    ends = walks[:, -1]
-    reflected = ends - np.minimum(0.0, walks.min(axis=1))
-    return float(np.maximum(queue + ends, reflected).mean())
-
-
-def _hull(arms: Sequence[_Arm], v_per_joule: float) -> tuple[list[_Arm], list[float]]:
-    """Return the members that the rule can choose, cheapest first, and the queues at which it moves to the next."""
-    hull = [min(arms, key=lambda arm: (arm.joules, -arm.accuracy))]
-    breaks: list[float] = []
-    while better := [arm for arm in arms if arm.accuracy > hull[-1].accuracy]:
-        last = hull[-1]
-        steps = [
-            (v_per_joule * (a.joules - last.joules) / (a.accuracy - last.accuracy), -a.accuracy, a) for a in better
-        ]
-        at, _, arm = min(steps, key=lambda step: step[:2])
-        hull.append(arm)
-        breaks.append(at)
-    return hull, breaks
-
-
-def _forward(
-    queue: float, alpha: float, hull: Sequence[_Arm], breaks: Sequence[float], requests: int
-) -> tuple[list[float], float]:
-    """Return how many of the requests each hull member gets, and the mean queue.
-
-    While the queue stays between two breakpoints the choice is the same, so whole runs are taken at once; a queue that
-    swings around a breakpoint goes request by request.
-    """
-    counts = [0.0] * len(hull)
-    settled = [0.0] * len(hull)
-    area = 0.0
-    left = requests
-    for iteration in range(_MAX_ITERATIONS):
-        index = bisect_left(breaks, queue)  # at a breakpoint: the cheaper
-        drift = alpha - hull[index].accuracy
-        run = min(left, _run_length(queue, drift, index, breaks))
-        counts[index] += run
-        if iteration >= _MAX_ITERATIONS // 2:
-            settled[index] += run
-        moved = max(0.0, queue + run * drift)
-        area += run * (queue + moved) / 2.0
-        queue = moved
-        left -= run
-        if left == 0:
-            return counts, area / requests
-    scale = left / sum(settled)
-    return [number + scale * more for number, more in zip(counts, settled, strict=True)], area / (requests - left)
-
-
-def _run_length(queue: float, drift: float, index: int, breaks: Sequence[float]) -> int:
-    """Return after how many equal choices the queue leaves the range in which they are chosen."""
-    if drift > 0.0:
-        if index == len(breaks):
-            return _FOREVER
-        return max(1, math.floor((breaks[index] - queue) / drift) + 1)
-    if drift == 0.0 or index == 0:
-        return _FOREVER  # the floor at zero keeps the cheapest once it suffices
-    return max(1, math.ceil((queue - breaks[index - 1]) / -drift))
-
-
-_FOREVER = 1 << 62
 
 
 def _on(member: str | None, names: Sequence[str]) -> dict[str, float]:
