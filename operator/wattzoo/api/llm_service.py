@@ -295,10 +295,19 @@ class LLMServiceSpec(ApiModel):
     safest_member: Annotated[
         DnsLabel, Field(description="The member that traffic starts at, and goes to when nothing is known.")
     ]
-    sla: Annotated[ServiceLevel, Field(description="What is promised.")]
+    sla: Annotated[
+        ServiceLevel,
+        Field(
+            description="What is promised: the share of requests that must be satisfied, and how fast answers must be. "
+            "Within it, the fewest joules win."
+        ),
+    ]
     controller: Annotated[Controller, Field(description="The policy that chooses the weights.")] = Controller()
     traffic: Annotated[Traffic, Field(description="Where requests come in.")]
-    feedback: Annotated[Feedback, Field(description="Where satisfaction comes from.")]
+    feedback: Annotated[
+        Feedback,
+        Field(description="Where satisfaction comes from: the application judges its answers and counts the outcomes."),
+    ]
     mode: Annotated[
         Mode,
         Field(description="Act: the route is written. Observe: decisions are made and reported, nothing else."),
