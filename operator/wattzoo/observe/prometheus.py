@@ -17,6 +17,7 @@ from typing import Any, cast
 import requests
 from prometheus_api_client import PrometheusConnect
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from wattzoo.errors import MetricsUnreachable, QueryRejected
 from wattzoo.settings import PrometheusSettings
@@ -108,14 +109,22 @@ class BoundedSession(requests.Session):
         return {"Authorization": f"Bearer {token}"}
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
+        """The decoded body. `read1` returns what has come; `iter_content` would wait for a full chunk."""
         body = bytearray()
-        for chunk in response.iter_content(CHUNK_BYTES):
+        while chunk := _read_some(response):
             body += chunk
             if len(body) > self._settings.max_body_bytes:
                 raise QueryRejected(f"the answer is larger than {self._settings.max_body_bytes} bytes")
             if time.monotonic() > deadline:
                 raise MetricsUnreachable(f"the answer took longer than {self._settings.timeout_seconds:g} s")
         return bytes(body)
+
+
+def _read_some(response: requests.Response) -> bytes:
+    try:
+        return cast("bytes", response.raw.read1(CHUNK_BYTES, decode_content=True))
+    except (HTTPError, OSError) as error:
+        raise MetricsUnreachable(f"{type(error).__name__}: {error}"[:MAX_ERROR_TEXT]) from error
 
 
 class _Decoded(requests.Response):
