@@ -123,10 +123,13 @@ class Observer:
         return parse_group(self._profile[group], answer.result)
 
     def _report(self, groups: Mapping[str, Sequence[Series]], at_seconds: float) -> None:
+        self._telemetry.series.clear()
+        self._telemetry.input_age.clear()
         for group, series in groups.items():
             self._telemetry.series.labels(group).set(len(series))
-            newest = max((s.samples[-1].at_seconds for s in series if s.samples), default=math.nan)
-            self._telemetry.input_age.labels(group).set(at_seconds - newest)
+            times = [s.samples[-1].at_seconds for s in series if s.samples]
+            if times:
+                self._telemetry.input_age.labels(group).set(at_seconds - max(times))
 
 
 def _scalar(result: Sequence[Any]) -> float | None:
