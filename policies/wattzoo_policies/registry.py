@@ -51,7 +51,17 @@ def make_policy(name: str, params: Mapping[str, Parameter] | None = None) -> Con
     fields = [field.name for field in dataclasses.fields(entry.parameters)]
     if unknown := sorted(set(params) - set(fields)):
         raise PolicyParameterError(f"policy {name} has no parameter {', '.join(unknown)}; it has {', '.join(fields)}")
+    for field in dataclasses.fields(entry.parameters):
+        _check_type(name, field, params.get(field.name, field.default))
     try:
         return with_capacity_cap(entry.make(entry.parameters(**params)))
     except (TypeError, ValueError) as error:
         raise PolicyParameterError(f"policy {name}: {error}") from error
+
+
+def _check_type(policy: str, field: dataclasses.Field[Any], value: Parameter) -> None:
+    """Refuse a value of another kind than the parameter's default; an int is a float too, a bool is neither."""
+    expected = type(field.default)
+    fits = type(value) is expected or (expected is float and type(value) is int)
+    if not fits:
+        raise PolicyParameterError(f"policy {policy}: {field.name} must be of type {expected.__name__}, not {value!r}")
