@@ -11,6 +11,7 @@ import difflib
 import sys
 from pathlib import Path
 
+from scripts.chart_reference import chart_markdown
 from wattzoo.api.crd import render_crds
 from wattzoo.api.reference import reference_markdown
 from wattzoo.telemetry import render_reference
@@ -25,6 +26,7 @@ def render_all() -> dict[str, str]:
         **{f"crds/{name}": text for name, text in crds.items()},
         **{f"charts/wattzoo/crds/{name}": text for name, text in crds.items()},
         "docs/reference/api.md": reference_markdown(),
+        "docs/reference/chart.md": chart_markdown(),
         "docs/reference/metrics.md": render_reference(),
     }
 

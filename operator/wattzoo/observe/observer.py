@@ -80,6 +80,7 @@ class Observer:
             self._telemetry.queries_tick.set(len(queries) + 1)
             answers = await self._ask(queries)
         if isinstance(answers, str):
+            self._report({}, self._clock())
             return TelemetrySnapshot(self._clock(), {}, {query.group: answers for query in queries})
         at_seconds, results = answers
         problems = {group: answer for group, answer in results.items() if isinstance(answer, str)}
