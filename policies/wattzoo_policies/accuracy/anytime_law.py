@@ -234,7 +234,8 @@ def _fold_new(state: LawState) -> LawState:
 
 def estimate_credit(state: LawState, credit: Floats, pending: Floats, alpha: float) -> Floats:
     """Return (R,) credit once all feedback is in: counted, silent and still due."""
-    return credit + state.open_credit + (pending * (estimate_present_accuracy(state) - alpha)).sum(-1)
+    due = (pending * (estimate_present_accuracy(state) - alpha)).sum(-1)
+    return np.asarray(credit + state.open_credit + due)
 
 
 def estimate_buffers(
@@ -365,8 +366,8 @@ def _with_floor(weights: Floats, plan: Floats, accuracy: Floats, now: Situation,
 
     A request on member m instead of the plan costs c = (E_m - E) - price (p_m - p), the price the slope of the
     frontier at the plan. Each member may cost one per cent / (M - 1) of the joules; at most (.005 + .05 / sqrt(k + 1))
-    / (M - 1) of the traffic at interval k, or `TRIAL_SHARE` where its place off the frontier could still be luck (c within
-    two standard errors). Members of which nothing is known share `TRIAL_SHARE`.
+    / (M - 1) of the traffic at interval k, or `TRIAL_SHARE` / (M - 1) where its place off the frontier could still be luck
+    (c within two standard errors). Members of which nothing is known share `TRIAL_SHARE`.
     """
     labels = state.old_labels + state.new_labels
     others = np.maximum(now.ready.sum(-1, keepdims=True) - 1, 1)

@@ -8,10 +8,17 @@ zero; traffic goes to the member that is cheapest at that price, `argmin E_m - p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wattzoo_policies.accuracy.anytime import fill_joules
+from wattzoo_policies.accuracy.baseline import BaselinePolicy, BaselineState, joules_of, shares_by_name
+from wattzoo_policies.accuracy.ledger import Outcomes
+from wattzoo_policies.signals import DecisionRequest, MemberCondition, Reason
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -19,7 +26,11 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class DualParameters:
-    """step: price moved per unit of relative debt, in units of the zoo's range of joules; exploration: its first share."""
+    """What may be set.
+
+    step: price moved per request owed, in units of the zoo's range of joules, times 1 / sqrt(n).
+    exploration: even share of the traffic, times n^(-1/4).
+    """
 
     step: float = 1.0
     exploration: float = 0.1
@@ -59,3 +70,36 @@ def decide_by_price(
     explored = np.where(total > 0.0, np.minimum(1.0, parameters.exploration / np.maximum(total, 1.0) ** 0.25), 1.0)
     even = ready / np.maximum(ready.sum(-1, keepdims=True), 1)
     return (1.0 - explored) * plan + explored * even, plan
+
+
+@dataclass(frozen=True, slots=True)
+class PrimalDual(BaselinePolicy):
+    """The rule over the counters of one service; the state's number is the price."""
+
+    parameters: DualParameters = field(default_factory=DualParameters)
+    name: ClassVar[str] = "PrimalDual"
+
+    def _remember(self, state: BaselineState, fresh: dict[str, Outcomes], alpha: float) -> tuple[float, ...]:
+        names = [member.name for member in state.members]
+        before, new = _table(state.ledger.members, names), _table(fresh, names)
+        price = np.array(state.numbers or (0.0,))
+        unit = np.array([[0.0, 1.0]])  # joules are known when deciding only: the price is kept in units of their range
+        return (float(apply_outcomes(price, before[0], new[0], new[1], unit, alpha, self.parameters)[0]),)
+
+    def _shares(
+        self, state: BaselineState, request: DecisionRequest, conditions: Sequence[MemberCondition]
+    ) -> tuple[dict[str, float], Reason, str]:
+        del request
+        joules = fill_joules(joules_of(conditions)[None])
+        price = np.array(state.numbers or (0.0,)) * (joules.max() - joules.min())
+        labels, satisfied = _table(state.ledger.members, [condition.name for condition in conditions])
+        ready = np.ones(joules.shape, dtype=bool)
+        weights, _ = decide_by_price(price, labels, satisfied, joules, ready, self.parameters)
+        reason = Reason.REPAYING_DEBT if state.ledger.debt_requests > 0.0 else Reason.HOLDING_TARGET
+        return shares_by_name(conditions, weights[0]), reason, f"price {price[0]:.0f} J per satisfied request"
+
+
+def _table(rows: Mapping[str, Outcomes], names: Sequence[str]) -> tuple[Floats, Floats]:
+    """Return labels and satisfied (1, M) of these members."""
+    chosen = [rows.get(name, Outcomes()) for name in names]
+    return np.array([[row.total for row in chosen]]), np.array([[row.satisfied for row in chosen]])

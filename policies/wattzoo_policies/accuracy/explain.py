@@ -42,8 +42,8 @@ def explain_choice(
     shares = zip(names, weights, strict=True)
     split = ", ".join(f"{name} {share:.0%}" for name, share in shares if share > _NEGLIGIBLE)
     message = (
-        f"credit {choice.predicted[0]:.0f} of {choice.buffer[0]:.0f} requests aimed at, so {choice.target[0]:.3f} for a "
-        f"target of {request.alpha:.3f}: {split}; expected satisfaction {expected:.3f}"
+        f"credit {choice.predicted[0]:.0f} of {choice.buffer[0]:.0f} requests aimed at, so {choice.target[0]:.3f} for "
+        f"a target of {request.alpha:.3f}: {split}; expected satisfaction {expected:.3f}"
     )
     if bool(choice.starting[0]):
         message = f"no outcomes of every member yet: half on the safest, half even: {split}"

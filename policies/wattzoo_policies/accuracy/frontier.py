@@ -83,4 +83,4 @@ def estimate_price(joules: Floats, accuracy: Floats, weights: Floats) -> Floats:
 
 
 def _one_hot(index: NDArray[np.intp], count: int) -> Floats:
-    return (np.arange(count) == index).astype(float)
+    return np.asarray(np.arange(count) == index, dtype=float)

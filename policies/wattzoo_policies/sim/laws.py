@@ -21,6 +21,7 @@ from wattzoo_policies.accuracy.anytime_law import (
 from wattzoo_policies.accuracy.dual import DualParameters, apply_outcomes, decide_by_price
 from wattzoo_policies.accuracy.frontier import solve_mixture
 from wattzoo_policies.accuracy.served import DecisionRequest, Observation, ServedCounter
+from wattzoo_policies.accuracy.threshold import estimate_cut
 from wattzoo_policies.protocols import ControllerPolicy
 from wattzoo_policies.signals import Member, MemberCondition, OutcomeCounter
 from wattzoo_policies.sim.study import View
@@ -143,20 +144,10 @@ class ThresholdLaw:
     def _calibrate(self, labels: Floats, satisfied: Floats, alpha: float) -> Floats:
         """Return (R, G, M) shares: groups by rising score to the safe member until the sample reaches alpha."""
         pair = [self.cheap, self.safe]
-        seen = labels[:, :, pair]
-        base = (satisfied[:, :, pair].sum(1) + 1.0) / (seen.sum(1) + 2.0)
-        level = (satisfied[:, :, pair] + 10.0 * base[:, None, :]) / (seen + 10.0)
-        mass = seen.sum(-1) / np.maximum(seen.sum((1, 2))[:, None], 1.0)
-        order = np.argsort(level[:, :, 0], axis=1, kind="stable")
-        ordered_mass = np.take_along_axis(mass, order, 1)
-        gain = np.take_along_axis((level[:, :, 1] - level[:, :, 0]) * mass, order, 1)
-        needed = alpha - (level[:, :, 0] * mass).sum(1)
-        before = np.cumsum(gain, axis=1) - gain
-        share = np.clip((needed[:, None] - before) / np.where(gain > 1e-12, gain, np.inf), 0.0, 1.0)
-        share = np.where((before < needed[:, None]) & (gain <= 1e-12), 1.0 * (ordered_mass > 0.0), share)
+        share = estimate_cut(labels[:, :, pair], satisfied[:, :, pair], alpha)
         weights = np.zeros(labels.shape)
-        np.put_along_axis(weights[:, :, self.safe], order, share, 1)
-        weights[:, :, self.cheap] = 1.0 - weights[:, :, self.safe]
+        weights[:, :, self.safe] = share
+        weights[:, :, self.cheap] = 1.0 - share
         return weights
 
 

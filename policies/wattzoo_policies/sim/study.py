@@ -241,8 +241,8 @@ def _count_by_group(zoo: Zoo, stream: Stream, books: _Books, first: int, last: i
     given = np.ones(len(cell)) if books.labelled is None else books.labelled[:, first:last].ravel().astype(float)
     size, shape = seeds * groups * members, (seeds, groups, members)
     good = given * books.outcomes[:, first:last].ravel()
-    labels, satisfied = (np.bincount(cell, weights=w, minlength=size).reshape(shape) for w in (given, good))
-    return labels, satisfied
+    labels = np.bincount(cell, weights=given, minlength=size).astype(float).reshape(shape)
+    return labels, np.bincount(cell, weights=good, minlength=size).astype(float).reshape(shape)
 
 
 def _mean_joules(books: _Books) -> Floats:
