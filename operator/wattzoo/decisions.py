@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from wattzoo.api.conditions import Reason
 from wattzoo.model import VariantKey
+from wattzoo_policies.capacity.model import ReplicaModel, RequestShape, power_watts
 from wattzoo_policies.signals import Decision, LedgerSummary
 
 
@@ -28,7 +29,7 @@ class VariantSignals:
     running, waiting: requests over all ready pods. served_rps: requests finished per second. input_tokens and
     output_tokens: means per finished request. watts: power of all its pods, starting and terminating ones included,
     from their energy counters where those are known. serving_watts: the same of pods that are ready and warm, whose
-    number is `warm`. observed_at_seconds: oldest of the newest samples behind them. covered: ready pods whose power is
+    number is `warm`. observed_at_seconds: oldest of the newest samples behind them. covered: warm pods whose power is
     known.
     """
 
@@ -68,7 +69,8 @@ class ServiceLoad:
 class Capacity:
     """What one replica of a variant carries at the strictest latency target, and its energy there.
 
-    rps is None when the target cannot be kept or the profile is missing (`problem` says which).
+    rps is None when the target cannot be kept or the profile is missing (`problem` says which). model and shape: the
+    law fitted to the profile and the requests that it was asked about.
     """
 
     rps: float | None = None
@@ -76,15 +78,24 @@ class Capacity:
     idle_watts: float | None = None
     max_watts: float | None = None
     problem: Finding | None = None
+    model: ReplicaModel | None = None
+    shape: RequestShape | None = None
+
+    def modelled_watts(self, rate_rps: float) -> float | None:
+        """Power of one ready replica at a rate; None without a model."""
+        if self.model is None or self.shape is None:
+            return None
+        return power_watts(self.model, self.shape, rate_rps)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberEnergy:
     """Joules of one request at a member.
 
-    average: measured joules over requests, idle and start-up included. marginal: the same less the idle power of
-    capacity that was not used, which is the fleet's cost and not the request's; policies compare members by it, else a
-    member with little traffic would look dear because it has little traffic. measured: False when from the profile.
+    average: measured joules over requests, idle and start-up included. marginal: of one request on a replica that is
+    filled to its knee, from the profile and corrected by what was measured; policies compare members by it, since an
+    average makes a member with little traffic look dear because it has little traffic. measured: False when both come
+    from the profile alone.
     """
 
     average_joules: float | None = None
@@ -93,7 +104,7 @@ class MemberEnergy:
     measured: bool = False
     shared: bool = False
     observed_at_seconds: float | None = None
-    coverage_percent: int = 0
+    coverage_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +128,9 @@ class DecisionInput:
 class ServiceDecision:
     """Weights of one service's route, by variant in stable order, and why.
 
-    weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay because
-    something is not known. wish: shares by member to plan replicas for, as if every member were ready; empty when
-    unknown.
+    weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay
+    because something is not known. wish: shares by member to plan replicas for, as if every member were ready; empty
+    when unknown.
     """
 
     at_seconds: float

@@ -132,8 +132,9 @@ def estimate_capacity(
     modelled = None if model is None else capacity_rps(model, used, bounds, KNEE_SHARE)
     if measured is None or (model is not None and modelled is None):
         text = f"even {points[0].running_requests} running requests miss a latency bound"
-        return Capacity(None, None, idle, peak, Finding(Reason.LATENCY_UNATTAINABLE, text))
+        problem = Finding(Reason.LATENCY_UNATTAINABLE, text)
+        return Capacity(None, None, idle, peak, problem, model, used)
     rate = measured if modelled is None else min(measured, modelled)
     concurrency = min(points, key=lambda p: abs(p.output_tokens_per_second / used.output_tokens - rate))
     watts = float(concurrency.power_watts) if model is None else power_watts(model, used, rate)
-    return Capacity(rate, watts / rate, idle, peak)
+    return Capacity(rate, watts / rate, idle, peak, None, model, used)

@@ -16,6 +16,7 @@ from wattzoo.api.model_pool import ModelPool
 from wattzoo.api.model_profile import ModelProfileSpec
 from wattzoo.api.parse import parse_accelerator_pool, parse_llm_service, parse_model_pool, parse_model_profile
 from wattzoo.decide.estimate import PoolContext
+from wattzoo.decide.traffic import route_backends
 from wattzoo.decide.workloads import observe_variants, variants_of
 from wattzoo.decisions import Finding
 from wattzoo.errors import InvalidSpec
@@ -180,8 +181,6 @@ def live_services(snapshot: ClusterSnapshot, namespace: str) -> Mapping[str, int
     for ref, route in snapshot.routes.items():
         if ref.namespace != namespace:
             continue
-        for rule in (route.get("spec") or {}).get("rules") or ():
-            for backend in rule.get("backendRefs") or ():
-                name = str(backend.get("name", ""))
-                weights[name] = max(weights.get(name, 0), int(backend.get("weight", 1)))
+        for name, weight in route_backends(route):
+            weights[name] = max(weights.get(name, 0), weight)
     return weights

@@ -1,8 +1,9 @@
 """Joules of one request at a member, from its pods' energy and its finished requests, smoothed over two minutes.
 
 Two figures. The average divides everything by the requests: what a request really cost, idle and start-up included. The
-marginal leaves out the idle power of capacity that was not used: a policy that compared averages would starve a member
-because it is starved. Where nothing was measured, the profile's figure at the knee stands in and is flagged.
+marginal is what a request costs on a replica filled to its knee: the profile's figure for requests of the measured
+length, times measured over modelled power at the present load. A policy that compared averages would starve a member
+because it is starved, and one that compared raw measurements at light load would compare loads and not members.
 """
 
 from __future__ import annotations
@@ -15,20 +16,14 @@ from wattzoo.decisions import Capacity, MemberEnergy, VariantSignals
 from wattzoo.model import VariantKey, VariantState
 
 SMOOTHING_SECONDS = 120.0
-PROFILE_REQUESTS = 30.0
-"""Requests that the profile's figure is worth beside measured ones; after a minute at one per second it is a third."""
+MAX_CORRECTION = 2.0
+"""A profile that is off by more than this is wrong about more than power: it is corrected no further."""
 MIN_REQUESTS = 5.0
 """Below this many requests in the smoothing time an average says more about chance than about the member."""
 
 
-def _used_watts(signals: VariantSignals, capacity: Capacity) -> float | None:
-    """Power of the variant's warm pods less the idle power of what they could carry and did not."""
-    if signals.serving_watts is None or signals.served_rps is None:
-        return None
-    if capacity.idle_watts is None or not capacity.rps:
-        return signals.serving_watts
-    utilisation = min(1.0, signals.served_rps / (signals.warm * capacity.rps))
-    return max(0.0, signals.serving_watts - (1.0 - utilisation) * signals.warm * capacity.idle_watts)
+def _add_known(total: float | None, more: float | None) -> float | None:
+    return None if total is None or more is None else total + more
 
 
 def _observe_member(
@@ -38,8 +33,8 @@ def _observe_member(
     at_seconds: float,
 ) -> MemberMemory | None:
     """One member's figures of this moment; None unless power and rate of every variant with warm pods are known."""
-    watts = used = rate = 0.0
-    tokens_in = tokens_out = 0.0
+    watts = serving = rate = tokens_in = tokens_out = 0.0
+    modelled: float | None = 0.0
     measured = False
     for state in states:
         seen = signals[state.key]
@@ -47,11 +42,12 @@ def _observe_member(
             watts += seen.watts
         if not seen.warm:
             continue
-        variant_used = _used_watts(seen, capacities[state.key])
-        if variant_used is None or seen.served_rps is None or seen.watts is None:
+        if seen.serving_watts is None or seen.served_rps is None or seen.watts is None:
             return None
         measured = True
-        used += variant_used
+        serving += seen.serving_watts
+        expected = capacities[state.key].modelled_watts(seen.served_rps / seen.warm)
+        modelled = _add_known(modelled, None if expected is None else seen.warm * expected)
         rate += seen.served_rps
         tokens_in += (seen.input_tokens or 0.0) * seen.served_rps
         tokens_out += (seen.output_tokens or 0.0) * seen.served_rps
@@ -59,7 +55,13 @@ def _observe_member(
         return None
     known = rate > 0.0
     return MemberMemory(
-        at_seconds, watts, used, rate, tokens_in / rate if known else None, tokens_out / rate if known else None
+        at_seconds,
+        watts,
+        serving,
+        modelled,
+        rate,
+        tokens_in / rate if known else None,
+        tokens_out / rate if known else None,
     )
 
 
@@ -78,7 +80,8 @@ def smooth_member(before: MemberMemory | None, now: MemberMemory | None) -> Memb
     return MemberMemory(
         now.at_seconds,
         mix(before.watts, now.watts),
-        mix(before.used_watts, now.used_watts),
+        mix(before.serving_watts, now.serving_watts),
+        mix_known(before.modelled_watts, now.modelled_watts),
         mix(before.served_rps, now.served_rps),
         mix_known(before.input_tokens, now.input_tokens),
         mix_known(before.output_tokens, now.output_tokens),
@@ -117,23 +120,21 @@ def estimate_energy(
     own = [state for state in states if state.key.member == member]
     modelled = (capacities[state.key].joules_per_request for state in own)
     profile = min((joules for joules in modelled if joules is not None), default=None)
-    ready = sum(len(state.ready) for state in own)
-    coverage = round(100 * sum(signals[state.key].covered for state in own) / ready) if ready else 0
+    warm = sum(signals[state.key].warm for state in own)
+    coverage = round(100 * sum(signals[state.key].covered for state in own) / warm) if warm else None
     times = [at for state in own if (at := signals[state.key].energy_at_seconds) is not None]
     at_seconds = min(times, default=None if memory is None else memory.at_seconds)
-    requests = 0.0 if memory is None else memory.served_rps * SMOOTHING_SECONDS
-    if memory is None or stale or requests < MIN_REQUESTS:
-        watts = None if memory is None or stale else memory.watts
-        return MemberEnergy(
-            profile, profile, watts, shared=shared, observed_at_seconds=at_seconds, coverage_percent=coverage
-        )
-    average = memory.watts / memory.served_rps
-    marginal = memory.used_watts / memory.served_rps
-    if profile is not None:
-        marginal = (requests * marginal + PROFILE_REQUESTS * profile) / (requests + PROFILE_REQUESTS)
+    if memory is None or stale:
+        return MemberEnergy(profile, profile, shared=shared, observed_at_seconds=at_seconds, coverage_percent=coverage)
+    enough = memory.served_rps * SMOOTHING_SECONDS >= MIN_REQUESTS
+    average = memory.watts / memory.served_rps if enough else None
+    marginal = average
+    if profile is not None and memory.modelled_watts:
+        correction = memory.serving_watts / memory.modelled_watts
+        marginal = profile * min(MAX_CORRECTION, max(1.0 / MAX_CORRECTION, correction))
     return MemberEnergy(
         average,
-        marginal,
+        marginal if marginal is not None else profile,
         memory.watts,
         measured=True,
         shared=shared,

@@ -122,7 +122,7 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
         warm=len(warm),
         observed_at_seconds=running.at_seconds,
         energy_at_seconds=sum_readings(known).at_seconds,
-        covered=sum(1 for name in state.ready if power[name].known),
+        covered=sum(1 for pod in warm if power[pod.name].known),
         problems=problems,
     )
 

@@ -19,12 +19,14 @@ from wattzoo_policies.signals import ReplicaHistory
 class MemberMemory:
     """Smoothed figures of one member.
 
-    watts: all its pods. used_watts: ready pods, less the idle power of the part of their capacity that was not used.
+    watts: all its pods. serving_watts: its warm pods. modelled_watts: what its profiles expect those to draw at their
+    load; None without a profile.
     """
 
     at_seconds: float
     watts: float
-    used_watts: float
+    serving_watts: float
+    modelled_watts: float | None
     served_rps: float
     input_tokens: float | None = None
     output_tokens: float | None = None
@@ -75,7 +77,7 @@ class ServiceMemory:
     state: of the policy `policy`. route_order and order_since_seconds: a change of the route's order resets the
     gateway's counters. live and live_since_seconds: shares are compared with weights only since those are in force.
     hold: this process found a route and no state to go on from, so the live weights stay until
-    something is known.
+    something is known. hold_until_seconds: after a restart they stay for one interval in any case.
     """
 
     policy: str = ""
@@ -88,5 +90,6 @@ class ServiceMemory:
     live: tuple[int, ...] = ()
     live_since_seconds: float | None = None
     hold: bool = False
+    hold_until_seconds: float | None = None
     request_count: float = 0.0
     counted_at_seconds: float | None = None

@@ -19,6 +19,7 @@ from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
 from wattzoo.decide.pipeline import (
+    EARLY_SECONDS,
     ServiceInputs,
     decide_service,
     declared_members,
@@ -139,7 +140,9 @@ def think_pool(
     return PoolThought(context, decision, estimate, memory, drained, findings, _reserve(context, decision), weighted)
 
 
-def restore_service(raw: Manifest, spec: LLMServiceSpec, names: tuple[str, ...], *, has_route: bool) -> ServiceMemory:
+def restore_service(
+    raw: Manifest, spec: LLMServiceSpec, names: tuple[str, ...], at_seconds: float, *, has_route: bool
+) -> ServiceMemory:
     """The memory of a service seen for the first time by this process, from its status where it can be read."""
     status = raw.get("status") or {}
     controller = status.get("controller") or {}
@@ -147,7 +150,11 @@ def restore_service(raw: Manifest, spec: LLMServiceSpec, names: tuple[str, ...],
     memory = restore_memory(
         spec, declared_members(spec, names), controller.get("policy"), controller.get("state"), has_route
     )
-    return replace(memory, request_count=float(counted) if isinstance(counted, int) else 0.0)
+    return replace(
+        memory,
+        request_count=float(counted) if isinstance(counted, int) else 0.0,
+        hold_until_seconds=at_seconds + spec.controller.interval_seconds - EARLY_SECONDS if has_route else None,
+    )
 
 
 def observe_route(memory: ServiceMemory, live: Mapping[VariantKey, int], at_seconds: float) -> ServiceMemory:
@@ -199,7 +206,7 @@ def think_service(
     live = live_weights(route, states)
     now, stale = telemetry.at_seconds, float(pool.spec.scaling.stale_after_seconds)
     if memory is None:
-        memory = restore_service(raw, spec, names, has_route=bool(live))
+        memory = restore_service(raw, spec, names, now, has_route=bool(live))
     memory = observe_route(memory, live, now)
     estimate = None if pool_memory is None else pool_memory.estimate
     if estimate is None:

@@ -29,8 +29,8 @@ from wattzoo_policies.signals import (
     Reason,
 )
 
-EARLY_SHARE = 0.5
-"""A policy decides anew once this share of its interval has passed; passes wake up a little early or late."""
+EARLY_SECONDS = 0.5
+"""A policy decides anew this much before its interval is over; passes wake up a little early or late."""
 MIN_LABELS = 20
 EXPLORATION_SHARE = 0.02
 """Planned for a member with fewer than 20 feedbacks and no declared accuracy: enough for one replica, no more."""
@@ -116,7 +116,7 @@ def _is_due(memory: ServiceMemory, inputs: ServiceInputs) -> bool:
     if memory.decided_at_seconds is None or memory.decision is None:
         return True
     elapsed = inputs.at_seconds - memory.decided_at_seconds
-    return elapsed < 0.0 or elapsed >= inputs.spec.controller.interval_seconds - EARLY_SHARE
+    return elapsed < 0.0 or elapsed >= inputs.spec.controller.interval_seconds - EARLY_SECONDS
 
 
 def decide_service(
@@ -156,6 +156,7 @@ def decide_service(
     )
     chosen = policy.decide(state, request, rng)
     hold = memory.hold and chosen.reason is Reason.NOTHING_KNOWN_YET
+    holding = hold or _is_settling(memory, inputs.at_seconds)
     draft = ServiceDecision(
         at_seconds=inputs.at_seconds,
         weights={},
@@ -165,7 +166,7 @@ def decide_service(
         inputs=describe_inputs(inputs),
         wish=explore_unknown(chosen.wish, members, policy.summary(state)),
     )
-    decision = _weigh(inputs, usable, _live_shares(inputs.live) if hold else chosen.weights, draft)
+    decision = _weigh(inputs, usable, _live_shares(inputs.live) if holding else chosen.weights, draft)
     memory = replace(
         memory,
         state=state,
@@ -189,9 +190,18 @@ def explore_unknown(wish: Mapping[str, float], members: tuple[Member, ...], ledg
     }
 
 
+def _is_settling(memory: ServiceMemory, at_seconds: float) -> bool:
+    return memory.hold_until_seconds is not None and at_seconds < memory.hold_until_seconds
+
+
 def _kept_shares(inputs: ServiceInputs, memory: ServiceMemory) -> Mapping[str, float]:
     """Shares between two decisions: those decided, or the live ones while they are held."""
-    if memory.hold or memory.decision is None or memory.decision.policy is None:
+    if (
+        memory.hold
+        or _is_settling(memory, inputs.at_seconds)
+        or memory.decision is None
+        or memory.decision.policy is None
+    ):
         return _live_shares(inputs.live)
     return memory.decision.policy.weights
 

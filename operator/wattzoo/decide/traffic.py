@@ -24,8 +24,9 @@ NAME_LABEL = "__name__"
 
 def route_backends(route: Manifest | None) -> tuple[tuple[str, int], ...]:
     """(Service name, weight) of the backendRefs of a route's first rule, in order; weight 1 where none is written."""
-    rules = ((route or {}).get("spec") or {}).get("rules") or [{}]
-    refs = rules[0].get("backendRefs") or ()
+    rules = ((route or {}).get("spec") or {}).get("rules")
+    first = rules[0] if isinstance(rules, list) and rules else {}
+    refs = [ref for ref in first.get("backendRefs") or () if isinstance(ref, dict)]
     return tuple((str(ref.get("name", "")), int(ref.get("weight", 1))) for ref in refs)
 
 

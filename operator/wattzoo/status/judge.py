@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from wattzoo.api.conditions import ConditionType, Reason, allows
 from wattzoo.decisions import Finding, MemberEnergy
@@ -74,12 +74,12 @@ def judge_degraded(findings: Iterable[Finding | None]) -> Judgement:
     return Judgement(ConditionType.DEGRADED, "False", Reason.AS_EXPECTED)
 
 
-def judge_energy(energy: Mapping[str, MemberEnergy], ready_members: Collection[str]) -> Judgement:
-    """Whether joules are measured for everything that is ready."""
+def judge_energy(energy: Mapping[str, MemberEnergy]) -> Judgement:
+    """Whether joules are measured for everything that has been ready for a while."""
     kind = ConditionType.ENERGY_DATA_FRESH
-    covered = {name: energy[name].coverage_percent for name in sorted(ready_members) if name in energy}
+    covered = {name: row.coverage_percent for name, row in sorted(energy.items()) if row.coverage_percent is not None}
     if not covered:
-        return Judgement(kind, "Unknown", Reason.NO_SAMPLES, "no pod is ready, so there is nothing to measure")
+        return Judgement(kind, "Unknown", Reason.NO_SAMPLES, "no pod has been ready long enough to be measured")
     if not any(covered.values()):
         return Judgement(kind, "False", Reason.NO_SAMPLES, "no power or energy is measured; profiles stand in")
     missing = [name for name, percent in covered.items() if percent < 100]

@@ -54,7 +54,7 @@ def judge_pool(view: PoolView) -> list[Judgement]:
     return [
         _judge_ready(view, ready, missing),
         _judge_metrics(view.metrics),
-        judge_energy(view.energy, ready),
+        judge_energy(view.energy),
         _judge_placed(view, [*missing, *unplaced]),
         _judge_progress(view),
         judge_degraded((view.writes, *missing, *unplaced, *others, held)),

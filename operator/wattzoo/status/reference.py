@@ -20,9 +20,9 @@ def render_reference() -> str:
         "# Conditions",
         "",
         "Generated from `wattzoo.api.conditions`; change it there. Types and reasons are closed sets. `Degraded` and",
-        "`Paused` are good when `False`, `Progressing` is news either way, all others are good when `True`. `Unknown`",
-        "means that it could not be judged: it is never read as yes or no. `lastTransitionTime` moves only when `status`",
-        "changes, and each such change that somebody should look at writes one Event.",
+        "`Paused` are good when `False`, `Progressing` is news either way, all others are good when `True`.",
+        "`Unknown` means that it could not be judged: it is never read as yes or no. `lastTransitionTime` moves only",
+        "when `status` changes, and each such change that somebody should look at writes one Event.",
         "",
     ]
     for kind, (meaning, reasons) in MEANINGS.items():

@@ -70,7 +70,7 @@ def judge_service(view: ServiceView) -> list[Judgement]:
         _judge_feasible(view),
         _judge_met(view),
         _judge_metrics(view.metrics),
-        judge_energy(view.figures.energy, view.usable),
+        judge_energy(view.figures.energy),
         traffic,
         _judge_progress(view),
         judge_degraded((view.writes, *view.findings, held if view.decision.held else None, view.metrics)),
@@ -270,7 +270,7 @@ def _render_energy(view: ServiceView) -> EnergyStatus | None:
         power_watts=None if joules is None or rate is None else round(joules * rate),
         provenance=_provenance(used),
         observed_at=timestamp(min(times)) if times else None,
-        coverage_percent=min(row.coverage_percent for row in used),
+        coverage_percent=min((row.coverage_percent for row in used if row.coverage_percent is not None), default=None),
     )
 
 
