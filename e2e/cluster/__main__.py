@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -96,9 +97,10 @@ def new_run_dir() -> Path:
 def sweep_stale_runs() -> None:
     """Remove the folders of earlier runs (failed or killed) once their logs are an hour old."""
     for folder in (cache_dir() / "run").glob("run-*"):
-        age_seconds = time.time() - folder.stat().st_mtime
-        if age_seconds > STALE_RUN_SECONDS and not Namespace(folder).running():
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps at the same time
+            age_seconds = time.time() - folder.stat().st_mtime
+            if age_seconds > STALE_RUN_SECONDS and not Namespace(folder).running():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @app.command()

@@ -46,7 +46,8 @@ class Progress:
         self._started = time.monotonic()
 
     def say(self, text: str) -> None:
-        self._console.print(f"[{time.monotonic() - self._started:6.1f} s] {text}", highlight=False, markup=False)
+        line = f"[{time.monotonic() - self._started:6.1f} s] {text}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Callable[[int], None]]:
@@ -157,8 +158,8 @@ def build(console: Console) -> None:
     if not missing:
         return
     progress = Progress(console)
-    progress.say(f"{len(missing)} of {len(wanted)} programs are not in {cache_dir()} yet; all of them take about a")
-    progress.say("quarter of an hour on two cores, once; it needs about 10 GB for Go's caches while it builds")
+    progress.say(f"{len(missing)} of {len(wanted)} programs are missing in {cache_dir()}: building them, once.")
+    progress.say("All of them take a quarter of an hour on two cores, 9 GB in Go's caches and 1 GB here.")
     with locked("go", progress.say):
         go = find_go(progress.say)
     for number, step in enumerate(missing, start=1):

