@@ -52,7 +52,8 @@ def make_policy(name: str, params: Mapping[str, Parameter] | None = None) -> Con
     if unknown := sorted(set(params) - set(fields)):
         raise PolicyParameterError(f"policy {name} has no parameter {', '.join(unknown)}; it has {', '.join(fields)}")
     for field in dataclasses.fields(entry.parameters):
-        _check_type(name, field, params.get(field.name, field.default))
+        if field.name in params:
+            _check_type(name, field, params[field.name])
     try:
         return with_capacity_cap(entry.make(entry.parameters(**params)))
     except (TypeError, ValueError) as error:

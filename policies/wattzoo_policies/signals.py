@@ -236,7 +236,7 @@ class ReplicaHistory:
         try:
             body = json.loads(text)
             if body["version"] != 1:
-                raise ValueError(f"replica history has version {body['version']}, this code reads 1")
+                raise ValueError(f"it has version {body['version']}, this code reads 1")
             return cls({str(k): tuple((float(t), int(n)) for t, n in v) for k, v in body["wishes"].items()})
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"replica history cannot be read: {error}") from error

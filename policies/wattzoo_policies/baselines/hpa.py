@@ -115,8 +115,9 @@ def _stabilise(
     recommendations: Sequence[tuple[float, int]], current: int, parameters: HpaParameters, at_seconds: float
 ) -> int:
     """Move from the present number no further than every recommendation of the direction's window agrees to."""
-    highest = max(n for at, n in recommendations if at >= at_seconds - parameters.down_window_seconds)
-    lowest = min(n for at, n in recommendations if at >= at_seconds - parameters.up_window_seconds)
+    now = recommendations[-1][1]
+    highest = max([now, *(n for at, n in recommendations if at > at_seconds - parameters.down_window_seconds)])
+    lowest = min([now, *(n for at, n in recommendations if at > at_seconds - parameters.up_window_seconds)])
     return min(max(current, lowest), highest)
 
 
@@ -134,4 +135,4 @@ def _limit_rate(desired: int, current: int, changes: Sequence[tuple[float, int]]
 
 
 def _since(entries: Sequence[tuple[float, int]], since: float) -> tuple[tuple[float, int], ...]:
-    return tuple(entry for entry in entries if entry[0] >= since)
+    return tuple(entry for entry in entries if entry[0] > since)
