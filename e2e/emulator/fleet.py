@@ -117,8 +117,12 @@ class Fleet:
         self._start_pending(at_seconds)
 
     def observe_pools(self, event: WatchEvent, at_seconds: float) -> None:
-        """Take in ModelPools."""
+        """Take in ModelPools; one that adopts running pods tells which member and variant they are."""
         merge(self.pools, event)
+        for pod in self.pods.values():
+            role = resolve_role(pod.manifest, self.pools)
+            if pod.role is not None and role is not None and role.profile == pod.role.profile:
+                pod.role = role
         self._start_pending(at_seconds)
 
     def observe_profiles(self, event: WatchEvent, at_seconds: float) -> None:

@@ -198,6 +198,18 @@ def test_a_pod_waits_for_pool_and_profile_to_be_known() -> None:
     assert world.fleet.by_address["10.244.1.1"].role == Role("medium-a100", "medium", "llama-medium-a100", "chat")
 
 
+def test_a_pool_that_adopts_a_running_pod_names_its_member() -> None:
+    world = World()
+    world.fleet.observe_pools(WatchEvent(WatchKind.SYNC, ()), world.now)
+    world.tell(WatchKind.ADDED, make_pod("p-1", labels={}, annotations={"emulator.wattzoo.dev/profile": "medium-a100"}))
+    pod = world.fleet.by_address["10.244.1.1"]
+    engine = pod.engine
+    assert pod.role == Role("medium-a100", "medium-a100", "medium-a100", None)
+    world.fleet.observe_pools(WatchEvent(WatchKind.ADDED, (POOL,)), world.now)
+    assert pod.role == Role("medium-a100", "medium", "llama-medium-a100", "chat")
+    assert pod.engine is engine
+
+
 def test_a_profile_that_makes_no_replica_is_a_problem_and_no_crash() -> None:
     world = World()
     broken = render_profile("team")
