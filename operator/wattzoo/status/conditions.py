@@ -16,7 +16,9 @@ from wattzoo.model import EventNote, Kind, Manifest, Ref
 Truth = Literal["True", "False", "Unknown"]
 
 BAD_WHEN_TRUE = frozenset({ConditionType.DEGRADED})
-FIRST = frozenset({Reason.STARTING, Reason.NO_READY_MEMBER, Reason.ROUTE_PENDING, Reason.NO_SAMPLES})
+PENDING = frozenset({Reason.STARTING, Reason.ROUTE_PENDING})
+"""What is on its way is no bad news."""
+FIRST = frozenset({Reason.NO_READY_MEMBER, Reason.NO_SAMPLES})
 """Where every object begins: no news."""
 NEUTRAL = frozenset({ConditionType.PROGRESSING, ConditionType.PAUSED})
 
@@ -117,7 +119,7 @@ def note_transitions(kind: Kind, ref: Ref, obj: Manifest, now: Sequence[Conditio
 
 def is_bad(condition: Condition) -> bool:
     """Whether this is news that somebody should look at."""
-    return is_bad_status(condition.type, condition.status)
+    return condition.reason not in PENDING and is_bad_status(condition.type, condition.status)
 
 
 def is_bad_status(kind: ConditionType, status: str) -> bool:
