@@ -103,7 +103,10 @@ def test_absurd_samples_are_kept_for_who_estimates() -> None:
 def test_feedback_of_other_pairs_does_not_enter() -> None:
     raw = [entry("feedback_total", [[1, "3"]], namespace=n, member="m") for n in ("a", "b")]
     (series,) = parse_feedback(NEEDS.feedback_metrics, raw)
-    assert (series.name, series.labels) == ("feedback_total", {"namespace": "a", "member": "m"})
+    assert (series.name, series.labels) == (
+        "feedback_total",
+        {"__name__": "feedback_total", "namespace": "a", "member": "m"},
+    )
 
 
 @pytest.mark.parametrize(

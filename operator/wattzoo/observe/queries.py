@@ -89,11 +89,11 @@ def parse_group(group: Group, result: Sequence[Mapping[str, object]]) -> tuple[S
 
 
 def parse_feedback(pairs: frozenset[tuple[str, str]], result: Sequence[Mapping[str, object]]) -> tuple[Series, ...]:
-    """Feedback counters of exactly the asked (metric, namespace) pairs, under their own names."""
+    """Feedback counters of exactly the asked (metric, namespace) pairs, under their own names (also as a label)."""
     series = []
     for entry in result:
         labels: dict[str, str] = dict(entry["metric"])  # type: ignore[call-overload]
-        name = labels.pop(NAME_LABEL, "")
+        name = labels.get(NAME_LABEL, "")
         if (name, labels.get("namespace")) in pairs:
             series.append(Series(name, labels, parse_samples(entry.get("values"), 1.0)))
     return tuple(series)
