@@ -15,6 +15,8 @@ BACKLOG_SECONDS = 60.0
 """Waiting requests are to be worked off within this time."""
 PLACEMENT_DEADLINE_SECONDS = 60.0
 """A pod without a node for this long is not capacity that is coming."""
+IDLE_RPS = 1e-6
+"""Stands for no traffic where one replica shall stay."""
 RISE_SHARE = 0.5
 """Share of a recent rise over the window's mean that is expected to go on."""
 
@@ -59,6 +61,7 @@ def estimate_member_demand(inputs: PoolInputs) -> dict[str, float | None]:
     """Requests per second by member: of each service its rate times the larger of wished and live share.
 
     The live share counts until it is gone: what still arrives needs its servers. Unknown where a service's rate is.
+    A pool without traffic keeps the member that is wished for most, else chance would choose who stays.
     """
     members = [member.name for member in inputs.context.pool.spec.members]
     demand: dict[str, float | None] = dict.fromkeys(members, 0.0)
@@ -74,7 +77,21 @@ def estimate_member_demand(inputs: PoolInputs) -> dict[str, float | None]:
             so_far = demand[member]
             if share > 0.0:
                 demand[member] = None if rate is None or so_far is None else so_far + rate * share
+    favourite = _favourite(inputs, members)
+    if favourite is not None and demand[favourite] == 0.0:
+        demand[favourite] = IDLE_RPS
     return demand
+
+
+def _favourite(inputs: PoolInputs, members: list[str]) -> str | None:
+    """The member that the services wish for most, or trust most while they know nothing."""
+    wanted = dict.fromkeys(members, 0.0)
+    for ref, service in inputs.context.services.items():
+        for member, share in (inputs.wishes.get(ref) or {service.safest_member: 1.0}).items():
+            if member in wanted:
+                wanted[member] += share
+    best = max(wanted, key=lambda member: wanted[member], default=None)
+    return best if best is not None and wanted[best] > 0.0 else None
 
 
 def _most_replicas(inputs: PoolInputs, state: VariantState, most: int) -> int:
