@@ -7,6 +7,7 @@ lock per result lets two processes wait for each other instead of building twice
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,9 +24,10 @@ from e2e.cluster.errors import BuildError
 from e2e.cluster.manifests import extract_manifests, manifests_file
 from e2e.cluster.paths import cache_dir
 from e2e.cluster.programs import ENVOY_VERSION, PROGRAMS, Program
-from e2e.cluster.toolchain import envoy_binary, fetch_envoy, find_go, go_environment
+from e2e.cluster.toolchain import Go, envoy_binary, fetch_envoy, find_go
 
 PLAIN_INTERVAL_SECONDS = 15.0
+PACKAGE_LINE = re.compile(r"\S+\n")  # what `go build -v` says of each package; errors and downloads have spaces
 
 
 def binary(program: Program) -> Path:
@@ -97,24 +99,28 @@ def locked(name: str, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def build_program(program: Program, go: Path, report: Callable[[int], None]) -> None:
+def build_program(program: Program, go: Go, report: Callable[[int], None]) -> None:
     """Run `go build` into a scratch folder of the cache and rename the folder into place."""
     target = binary(program).parent
     target.parent.mkdir(parents=True, exist_ok=True)
     for left_over in target.parent.glob(f".{program.name}-*"):  # ours alone: the caller holds the lock
         shutil.rmtree(left_over, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{program.name}-"))
-    command = [str(go), "build", "-v", "-trimpath", "-ldflags", program.ldflags]
+    command = [str(go.path), "build", "-v", "-trimpath", "-ldflags", program.ldflags]
     command += ["-tags", program.tags, "-o", str(scratch / program.name), program.package]
     tail: list[str] = []
     try:
         with subprocess.Popen(
-            command, cwd=program.module_dir, env=go_environment(go), stderr=subprocess.PIPE, text=True
+            command, cwd=program.module_dir, env=go.environment(), stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stderr is not None
-            for count, line in enumerate(process.stderr, start=1):
-                tail = [*tail[-30:], line]
-                report(count)
+            compiled = 0
+            for line in process.stderr:
+                if PACKAGE_LINE.fullmatch(line):
+                    compiled += 1
+                    report(compiled)
+                else:
+                    tail = [*tail[-30:], line]
         if process.returncode != 0:
             raise BuildError(f"go build of {program.name} failed ({process.returncode}):\n{''.join(tail)}")
         scratch.chmod(0o755)
@@ -130,7 +136,7 @@ class Step:
     name: str
     title: str
     result: Path
-    make: Callable[[Path, Callable[[int], None]], None]
+    make: Callable[[Go, Callable[[int], None]], None]
 
 
 def steps() -> list[Step]:

@@ -16,7 +16,7 @@ import yaml
 from e2e.cluster.errors import BuildError
 from e2e.cluster.paths import cache_dir
 from e2e.cluster.programs import program_named
-from e2e.cluster.toolchain import go_environment
+from e2e.cluster.toolchain import Go
 
 SOURCES = (
     ("sigs.k8s.io/gateway-api", "config/crd/standard"),
@@ -63,14 +63,14 @@ def slim(manifest: dict[str, Any]) -> dict[str, Any]:
     return slimmed
 
 
-def extract_manifests(go: Path) -> None:
+def extract_manifests(go: Go) -> None:
     """Write the objects of both modules, read from the module cache, into one JSON file."""
     module_dir = program_named("envoy-gateway").module_dir
     objects: list[dict[str, Any]] = []
     for module, folder in SOURCES:
-        command = [str(go), "mod", "download", "-json", module]
+        command = [str(go.path), "mod", "download", "-json", module]
         done = subprocess.run(
-            command, cwd=module_dir, env=go_environment(go), capture_output=True, text=True, check=False
+            command, cwd=module_dir, env=go.environment(), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise BuildError(f"{' '.join(command)}: {done.stderr.strip()}")

