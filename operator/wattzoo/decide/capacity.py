@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.api.model_profile import ModelProfileSpec, ProfilePoint
+from wattzoo.decide.engine_args import EngineLimits
 from wattzoo.decisions import Capacity, Finding
 from wattzoo_policies.capacity.fit import FitError, ReplicaFacts, fit_replica_model
 from wattzoo_policies.capacity.fit import ProfilePoint as FitPoint
@@ -21,6 +22,8 @@ from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, Request
 KNEE_SHARE = 0.9
 """Share of the knee that a replica is planned to carry: arrivals are bursty, and the last tenth costs most latency."""
 MICROSECONDS = 1e6
+MAX_FITS = 1024
+DEFAULT_LIMITS = EngineLimits()
 
 
 def service_bounds(service: LLMServiceSpec) -> LatencyTarget:
@@ -66,7 +69,10 @@ def _interpolate(points: Sequence[ProfilePoint], values: Sequence[float], concur
     return values[-1]
 
 
-def _fit(profile: ModelProfileSpec, idle_watts: float | None, accelerators: int) -> ReplicaModel | None:
+@functools.lru_cache(maxsize=MAX_FITS)
+def _fit(
+    profile: ModelProfileSpec, idle_watts: float | None, accelerators: int, limits: EngineLimits
+) -> ReplicaModel | None:
     """The fluid law fitted to the profile's medians; None when the points cannot be a replica."""
     points = [
         FitPoint(
@@ -84,7 +90,9 @@ def _fit(profile: ModelProfileSpec, idle_watts: float | None, accelerators: int)
         idle_watts=min([idle_watts or 0.0, *(point.power_watts for point in points)]),
         startup_seconds=profile.startup.seconds,
         startup_joules=profile.startup.joules,
+        max_sequences=limits.max_sequences,
         accelerators=accelerators,
+        max_batched_tokens=limits.max_batched_tokens,
     )
     try:
         return fit_replica_model(points, facts).model
@@ -92,7 +100,9 @@ def _fit(profile: ModelProfileSpec, idle_watts: float | None, accelerators: int)
         return None
 
 
-def _measured_rps(profile: ModelProfileSpec, bounds: LatencyTarget, shape: RequestShape) -> float | None:
+def _measured_rps(
+    profile: ModelProfileSpec, bounds: LatencyTarget, shape: RequestShape, limits: EngineLimits
+) -> float | None:
     """Rate at the largest concurrency at which the measured 95th percentiles keep the bounds and the cache suffices."""
     points = profile.points
     first = [point.time_to_first_token_microseconds.p95 / MICROSECONDS for point in points]
@@ -101,6 +111,7 @@ def _measured_rps(profile: ModelProfileSpec, bounds: LatencyTarget, shape: Reque
         _crossing(points, first, bounds.ttft_seconds),
         _crossing(points, further, bounds.tpot_seconds),
         profile.kv_cache_tokens / (shape.input_tokens + shape.output_tokens),
+        float(limits.max_sequences),
     )
     if knee < points[0].running_requests:
         return None
@@ -114,6 +125,7 @@ def estimate_capacity(
     shape: RequestShape | None,
     resident_watts: float | None,
     accelerators: int = 1,
+    limits: EngineLimits = DEFAULT_LIMITS,
 ) -> Capacity:
     """Requests per second and joules per request of one replica near its knee under these bounds.
 
@@ -127,8 +139,8 @@ def estimate_capacity(
     idle = float(profile.resident_watts) if profile.resident_watts is not None else resident_watts
     peak = float(max(point.power_watts for point in points))
     used = shape or RequestShape(float(points[0].input_tokens), profile_output_tokens(points[0]))
-    measured = _measured_rps(profile, bounds, used)
-    model = _fit(profile, idle, accelerators)
+    measured = _measured_rps(profile, bounds, used, limits)
+    model = _fit(profile, idle, accelerators, limits)
     modelled = None if model is None else capacity_rps(model, used, bounds, KNEE_SHARE)
     if measured is None or (model is not None and modelled is None):
         text = f"even {points[0].running_requests} running requests miss a latency bound"

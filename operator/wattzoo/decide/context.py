@@ -15,13 +15,14 @@ from wattzoo.api.llm_service import LLMService, LLMServiceSpec
 from wattzoo.api.model_pool import ModelPool
 from wattzoo.api.model_profile import ModelProfileSpec
 from wattzoo.api.parse import parse_accelerator_pool, parse_llm_service, parse_model_pool, parse_model_profile
+from wattzoo.decide.engine_args import EngineLimits, adopted_arguments, read_engine_limits
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.traffic import route_backends
 from wattzoo.decide.workloads import observe_variants, variants_of
 from wattzoo.decisions import Finding
 from wattzoo.errors import InvalidSpec
 from wattzoo.manifests import metadata
-from wattzoo.model import Backing, ClusterSnapshot, Kind, Manifest, Ref
+from wattzoo.model import Backing, ClusterSnapshot, Kind, Manifest, Ref, VariantKey
 
 Parsed = TypeVar("Parsed")
 POLICY_FIELD = "spec.controller.policy"
@@ -143,6 +144,18 @@ def _profiles(
     return profiles, findings
 
 
+def _limits(pool: ModelPool, snapshot: ClusterSnapshot) -> dict[VariantKey, EngineLimits]:
+    """What each variant's own command line says; nothing for a Service that is not ours."""
+    limits = {}
+    for _, variant, key in variants_of(pool):
+        if variant.server is not None:
+            limits[key] = read_engine_limits(variant.server.args)
+        elif variant.workload_ref is not None:
+            ref = Ref(pool.metadata.namespace or "", variant.workload_ref.name)
+            limits[key] = read_engine_limits(adopted_arguments(snapshot.deployments.get(ref)))
+    return limits
+
+
 def read_context(
     specs: Specs, ref: Ref, pool: ModelPool, snapshot: ClusterSnapshot
 ) -> tuple[PoolContext, tuple[Finding, ...]]:
@@ -157,7 +170,8 @@ def read_context(
             findings.append(Finding(Reason.WORKLOAD_NOT_FOUND, text))
         if state.backing is Backing.SERVICE and not state.exists:
             findings.append(Finding(Reason.SERVICE_NOT_FOUND, f"{state.key}: Service {state.service} does not exist"))
-    context = PoolContext(ref, pool, states, profiles, hardware, _services(specs, ref, snapshot))
+    limits = _limits(pool, snapshot)
+    context = PoolContext(ref, pool, states, profiles, hardware, _services(specs, ref, snapshot), limits)
     return context, tuple(findings)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wattzoo.decide.caps import Headroom
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.memory import PoolEstimate
 from wattzoo.model import Ref, VariantKey, VariantState
+from wattzoo_policies.capacity.replicas import estimate_peak_rps
 
 BACKLOG_SECONDS = 60.0
 """Waiting requests are to be worked off within this time."""
@@ -17,8 +18,8 @@ PLACEMENT_DEADLINE_SECONDS = 60.0
 """A pod without a node for this long is not capacity that is coming."""
 IDLE_RPS = 1e-6
 """Stands for no traffic where one replica shall stay."""
-RISE_SHARE = 0.5
-"""Share of a recent rise over the window's mean that is expected to go on."""
+PEAK_SECONDS = 30.0
+"""Replicas are for the largest rate of this time; rates are measured over 15 s each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class PoolInputs:
     """Everything one decision about replicas rests on.
 
     wishes: by service the shares of members to plan for. live: by service the weights of its live route. headroom: by
-    AcceleratorPool; a variant whose pool is missing there may not be placed and is left as it is.
+    AcceleratorPool; a variant whose pool is missing there may not be placed and is left as it is. rates: recent
+    (time, requests per second) by service, oldest first.
     """
 
     context: PoolContext
@@ -35,6 +37,7 @@ class PoolInputs:
     live: Mapping[Ref, Mapping[VariantKey, int]]
     headroom: Mapping[str, Headroom]
     at_seconds: float
+    rates: Mapping[Ref, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 def unplaced_pods(state: VariantState, at_seconds: float) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ def _shares(weights: Mapping[VariantKey, int]) -> dict[str, float]:
 
 
 def estimate_member_demand(inputs: PoolInputs) -> dict[str, float | None]:
-    """Requests per second by member: of each service its rate times the larger of wished and live share.
+    """Requests per second by member: of each service its recent peak times the larger of wished and live share.
 
     The live share counts until it is gone: what still arrives needs its servers. Unknown where a service's rate is.
     A pool without traffic keeps the member that is wished for most, else chance would choose who stays.
@@ -69,9 +72,10 @@ def estimate_member_demand(inputs: PoolInputs) -> dict[str, float | None]:
         load = inputs.estimate.loads.get(ref)
         live = _shares(inputs.live.get(ref, {}))
         wish = inputs.wishes.get(ref) or live
-        rate = None if load is None or load.total_rps is None else load.total_rps
-        if load is not None and rate is not None and load.recent_rps is not None:
-            rate += RISE_SHARE * max(0.0, load.recent_rps - rate)
+        rate = None
+        if load is not None and load.total_rps is not None:
+            rate = estimate_peak_rps(inputs.rates.get(ref, ()), inputs.at_seconds, PEAK_SECONDS)
+            rate = load.total_rps if rate is None else rate
         for member in members:
             share = max(wish.get(member, 0.0), live.get(member, 0.0))
             so_far = demand[member]

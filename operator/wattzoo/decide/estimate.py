@@ -6,7 +6,7 @@ Pure and total: whatever is missing, stale or implausible becomes unknown with i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
 from wattzoo.api.llm_service import LLMServiceSpec
@@ -14,6 +14,7 @@ from wattzoo.api.model_pool import ModelPool
 from wattzoo.api.model_profile import ModelProfileSpec
 from wattzoo.decide.capacity import estimate_capacity, strictest_bounds
 from wattzoo.decide.energy import estimate_energy, estimate_members
+from wattzoo.decide.engine_args import EngineLimits
 from wattzoo.decide.engines import PodSeries, estimate_quantile, estimate_variant, index_series, warm_pods
 from wattzoo.decide.memory import MemberMemory, PoolEstimate, PoolMemory
 from wattzoo.decide.series import read_problem
@@ -44,6 +45,7 @@ class PoolContext:
     profiles: Mapping[str, ModelProfileSpec]
     hardware: Mapping[str, AcceleratorPoolSpec]
     services: Mapping[Ref, LLMServiceSpec]
+    limits: Mapping[VariantKey, EngineLimits] = field(default_factory=dict)
 
 
 def _shape(memory: MemberMemory | None) -> RequestShape | None:
@@ -62,7 +64,8 @@ def estimate_capacities(context: PoolContext, members: Mapping[str, MemberMemory
         resident = None if figures is None else float(figures.resident_watts * variant.accelerators)
         shape = _shape(members.get(member.name))
         profile = context.profiles.get(variant.profile)
-        capacities[key] = estimate_capacity(profile, bounds, shape, resident, variant.accelerators)
+        limits = context.limits.get(key, EngineLimits())
+        capacities[key] = estimate_capacity(profile, bounds, shape, resident, variant.accelerators, limits)
     return capacities
 
 

@@ -54,13 +54,14 @@ class PoolEstimate:
 class PoolMemory:
     """A pool between passes.
 
-    first_at_seconds: when this process first saw it; nothing shrinks before a stabilisation window has been observed.
-    pending: lower wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no
-    route sends anything to a variant. unused_since_seconds: the same for servers that left the spec.
+    rates: recent requests per second by service. first_at_seconds: when this process first saw it. pending: lower wishes
+    of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends anything to a
+    variant. unused_since_seconds: the same for servers that left the spec.
     """
 
     first_at_seconds: float
     members: Mapping[str, MemberMemory] = field(default_factory=dict)
+    rates: Mapping[Ref, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     history: ReplicaHistory = field(default_factory=ReplicaHistory)
     pending: Mapping[VariantKey, int] = field(default_factory=dict)
     retiring: frozenset[VariantKey] = frozenset()

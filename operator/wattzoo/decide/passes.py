@@ -13,7 +13,7 @@ from wattzoo.api.model_pool import ModelPool
 from wattzoo.decide.capacity import estimate_capacity, service_bounds
 from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, held_by_variant, holdings
 from wattzoo.decide.context import Specs, find_missing_members, read_context, read_pools
-from wattzoo.decide.demand import PoolInputs
+from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
 from wattzoo.decide.engines import index_series
 from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.garbage import find_drained
@@ -92,6 +92,19 @@ def _headroom(context: PoolContext, specs: Specs, snapshot: ClusterSnapshot, res
     return {name: estimate_headroom(spec, snapshot, held.get(name, {}), own) for name, spec in context.hardware.items()}
 
 
+def remember_rates(
+    rates: Mapping[Ref, tuple[tuple[float, float], ...]], estimate: PoolEstimate
+) -> dict[Ref, tuple[tuple[float, float], ...]]:
+    """Recent rates by service with the newest added; a gap in the measurements adds nothing."""
+    kept = {}
+    for ref, load in estimate.loads.items():
+        rate = load.total_rps if load.recent_rps is None else load.recent_rps
+        before = tuple(row for row in rates.get(ref, ()) if estimate.at_seconds - row[0] <= PEAK_SECONDS)
+        new = rate is not None and (not before or before[-1][0] < estimate.at_seconds)
+        kept[ref] = (*before, (estimate.at_seconds, rate)) if new and rate is not None else before
+    return kept
+
+
 def _reserve(context: PoolContext, decision: PoolDecision) -> dict[str, dict[Ref, int]]:
     grants: dict[str, dict[Ref, int]] = {}
     replicas = decision.replicas()
@@ -117,6 +130,7 @@ def think_pool(
     context, findings = read_context(specs, ref, pool, snapshot)
     order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
+    memory = replace(memory, rates=remember_rates(memory.rates, estimate))
     inputs = PoolInputs(
         context=context,
         estimate=estimate,
@@ -128,6 +142,7 @@ def think_pool(
         live={name: live_weights(snapshot.routes.get(name), context.states) for name in context.services},
         headroom=_headroom(context, specs, snapshot, reserved),
         at_seconds=telemetry.at_seconds,
+        rates=memory.rates,
     )
     decision, memory = decide_pool(inputs, memory)
     index = index_series(telemetry, float(pool.spec.scaling.stale_after_seconds))
@@ -226,6 +241,7 @@ def think_service(
         outcomes=outcomes,
         retiring=frozenset() if pool_memory is None else pool_memory.retiring,
         load_rps=load.total_rps,
+        pool_rps=_pool_rate(context, estimate, ref, load),
         at_seconds=now,
     )
     decision, memory = decide_service(inputs, memory, rng)
@@ -245,6 +261,13 @@ def think_service(
         infeasible=_find_infeasible(context, spec, states),
         findings=() if missing is None else (missing,),
     )
+
+
+def _pool_rate(context: PoolContext, estimate: PoolEstimate, ref: Ref, own: ServiceLoad) -> float | None:
+    """Requests per second of all services of a pool; None as soon as one is unknown."""
+    rates = [own.total_rps if name == ref else estimate.loads.get(name, own).total_rps for name in context.services]
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if len(known) == len(rates) else None
 
 
 def _find_metrics_problem(

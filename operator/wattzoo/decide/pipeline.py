@@ -17,6 +17,7 @@ from wattzoo.decide.memory import PoolEstimate, ServiceMemory
 from wattzoo.decide.weights import changes_enough, round_weights, split_shares, usable_variants
 from wattzoo.decisions import DecisionInput, ServiceDecision
 from wattzoo.model import VariantKey, VariantState
+from wattzoo_policies.capacity.replicas import estimate_max_shares
 from wattzoo_policies.protocols import ControllerPolicy, StateError
 from wattzoo_policies.registry import make_policy
 from wattzoo_policies.signals import (
@@ -27,6 +28,7 @@ from wattzoo_policies.signals import (
     Observation,
     OutcomeCounter,
     Reason,
+    VariantDemand,
 )
 
 EARLY_SECONDS = 0.5
@@ -41,7 +43,8 @@ class ServiceInputs:
     """Everything one decision about a service's weights rests on.
 
     live: weights of the live route in its order; empty when there is no route. outcomes: None when feedback could not
-    be read. retiring: variants that the pool wants to bring to zero.
+    be read. retiring: variants that the pool wants to bring to zero. pool_rps: requests of all services of the
+    pool, which share what its replicas carry.
     """
 
     spec: LLMServiceSpec
@@ -52,6 +55,7 @@ class ServiceInputs:
     outcomes: tuple[OutcomeCounter, ...] | None
     retiring: frozenset[VariantKey]
     load_rps: float | None
+    pool_rps: float | None
     at_seconds: float
 
 
@@ -106,9 +110,25 @@ def _set_members(memory: ServiceMemory, policy: ControllerPolicy[Any], members: 
 def _conditions(inputs: ServiceInputs, usable: tuple[VariantState, ...]) -> tuple[MemberCondition, ...]:
     ready = {state.key.member for state in usable}
     energy = inputs.estimate.energy
+    limits = estimate_max_shares([_carrier(state, inputs) for state in usable], inputs.pool_rps)
     return tuple(
-        MemberCondition(name, name in ready, energy[name].marginal_joules if name in energy else None)
+        MemberCondition(name, name in ready, energy[name].marginal_joules if name in energy else None, limits.get(name))
         for name in inputs.member_names
+    )
+
+
+def _carrier(state: VariantState, inputs: ServiceInputs) -> VariantDemand:
+    """A usable variant as what its ready replicas carry."""
+    capacity, count = inputs.estimate.capacities.get(state.key), max(1, len(state.ready))
+    return VariantDemand(
+        variant=str(state.key),
+        member=state.key.member,
+        demand_rps=None,
+        capacity_rps=None if capacity is None else capacity.rps,
+        current_replicas=count,
+        ready_replicas=count,
+        min_replicas=0,
+        max_replicas=count,
     )
 
 
