@@ -58,6 +58,7 @@ Floats = NDArray[np.float64]
 
 _VERSION = 1
 _MAX_DUE = 4
+_SERVED, _LABELS = 6, 7
 _COLUMNS = 8  # per-member numbers of the law: every field of LawState but open_credit
 
 
@@ -66,7 +67,7 @@ class AnytimeState:
     """Ledger, law and what is still due of one service.
 
     rows: per member, in the order of `members`, the law's `_COLUMNS` numbers. served: a ledger of served requests.
-    due: (at_seconds, served requests by member then), oldest first; the first is the last one whose feedback is in.
+    due: (at_seconds, served requests by member then), oldest first; of the first no feedback can come any more.
     """
 
     members: tuple[Member, ...]
@@ -161,32 +162,40 @@ class MESSPlusAnytime:
         rows = [fresh.get(name, Outcomes()) for name in names]
         labels = np.array([[row.total for row in rows]])
         satisfied = np.array([[row.satisfied for row in rows]])
-        served, due, matured = self._count_served(state, observation, names)
-        new = Increments(labels if matured is None else matured, labels, satisfied)
+        served, due, settled = self._count_served(state, observation, names, labels)
+        new = Increments(settled, labels, satisfied)
         law = apply_increments(_law(state.rows, state.open_credit), new, observation.alpha)
         return replace(
             state, ledger=ledger, rows=_rows(law), open_credit=float(law.open_credit[0]), served=served, due=due
         )
 
     def _count_served(
-        self, state: AnytimeState, observation: Observation, names: Sequence[str]
-    ) -> tuple[Ledger | None, tuple[tuple[float, tuple[float, ...]], ...], Floats | None]:
-        """Return the ledger of served requests, what is due, and what matured (1, M); `None` without counters."""
+        self, state: AnytimeState, observation: Observation, names: Sequence[str], labels: Floats
+    ) -> tuple[Ledger | None, tuple[tuple[float, tuple[float, ...]], ...], Floats]:
+        """Return the ledger of served requests, what is due, and the requests (1, M) that are newly settled.
+
+        A request is settled when its feedback came or can no longer come. Without counters every outcome is a request.
+        """
         counters = getattr(observation, "served", None)
         if counters is None:
-            return state.served, state.due, None if state.served is None else np.zeros((1, len(names)))
+            return state.served, state.due, labels
+        settled = np.array([[row[_SERVED] for row in state.rows]])
+        heard = np.array([[row[_LABELS] for row in state.rows]]) + labels
         as_outcomes = tuple(OutcomeCounter(c.member, c.series, satisfied=True, count=c.count) for c in counters)
-        ledger = make_ledger(names) if state.served is None else state.served
+        ledger = state.served
+        if ledger is None:
+            ledger = replace(
+                make_ledger(names),
+                members={n: Outcomes(float(x), float(x)) for n, x in zip(names, settled[0], strict=True)},
+            )
         ledger, _ = count(ledger, Observation(observation.at_seconds, 0.0, as_outcomes))
         totals = tuple(ledger.members[name].total for name in names)
-        before = state.due[0][1] if state.due else (0.0,) * len(names)
-        due = (*state.due, (observation.at_seconds, totals))
-        ripe = [
-            n for n, (at, _) in enumerate(due) if at <= observation.at_seconds - self.parameters.feedback_delay_seconds
-        ]
-        due = _thin(due[ripe[-1] :] if ripe else due)
-        matured = np.array([due[0][1]]) - np.array([before]) if state.due else np.zeros((1, len(names)))
-        return ledger, due, np.maximum(matured, 0.0)
+        due = (*(entry for entry in state.due if entry[0] < observation.at_seconds), (observation.at_seconds, totals))
+        last = observation.at_seconds - self.parameters.feedback_delay_seconds
+        over = [number for number, (at, _) in enumerate(due) if at <= last]
+        due = _thin(due[over[-1] :] if over else due)
+        silent = np.array([due[0][1]]) if over else settled
+        return ledger, due, np.maximum(np.maximum(silent, heard) - settled, 0.0)
 
     def summary(self, state: AnytimeState) -> LedgerSummary:
         """Return the ledger in one row."""
@@ -245,11 +254,10 @@ class MESSPlusAnytime:
         rows = tuple(state.rows[index[c.name]] if c.name in index else _fresh_row(Member(c.name)) for c in conditions)
         expected = self._expected_requests(request)
         current = _row(getattr(request, "current_weights", None) or {}, [c.name for c in conditions])
-        if state.served is not None and state.due:
-            due = {
-                m.name: now - then for m, now, then in zip(state.members, _totals(state), state.due[0][1], strict=True)
-            }
-            pending = np.maximum(_row(due, [c.name for c in conditions]), 0.0)
+        if state.served is not None:
+            totals = {name: row.total for name, row in state.served.members.items()}
+            rows_settled = np.array([[row[_SERVED] for row in rows]])
+            pending = np.maximum(_row(totals, [c.name for c in conditions]) - rows_settled, 0.0)
         else:
             pending = current * expected
         joules = np.array([[math.nan if c.joules_per_request is None else c.joules_per_request for c in conditions]])
@@ -276,12 +284,6 @@ def fill_joules(joules: Floats) -> Floats:
     known = np.isfinite(joules) & (joules > 0.0)
     dearest = np.where(known, joules, 0.0).max(axis=-1, keepdims=True)
     return np.asarray(np.where(known, joules, np.where(dearest > 0.0, dearest, 1.0)))
-
-
-def _totals(state: AnytimeState) -> tuple[float, ...]:
-    if state.served is None:
-        return ()
-    return tuple(state.served.members[member.name].total for member in state.members)
 
 
 def _row(values: Mapping[str, float], names: Sequence[str]) -> Floats:

@@ -264,25 +264,30 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
     """Return the weights of the coming interval."""
     accuracy = estimate_present_accuracy(state)
     known = state.old_labels + state.new_labels >= KNOWN_LABELS
-    passed = state.served.sum(-1) + now.pending.sum(-1)
+    passed = (state.served + now.pending).sum(-1)
     b, u, horizon = estimate_buffers(state, now.pending, now.expected, parameters)
-    predicted = estimate_credit(state, now.credit, now.pending, now.alpha)
+    predicted = now.credit + state.open_credit + (now.pending * (accuracy - now.alpha)).sum(-1)
     buffer = np.hypot(b, u)
-    gap = buffer - predicted
+    target = _aim(buffer - predicted, b, horizon, passed, now)
+    candidates = now.ready & known
+    plan, reached = solve_mixture(now.joules, accuracy, target, candidates)
+    hopeless = np.where(candidates, accuracy, 0.0).max(-1) < now.alpha
+    if hopeless.any():
+        plan = np.where(hopeless[:, None], _most_promising(state, accuracy, now), plan)
+    wish = _smooth(plan, now, passed)
+    weights = _with_floor(wish, plan, accuracy, now, state)
+    starting = _is_starting(state, now, known, passed)
+    if starting.any():
+        start, safe = _start_weights(now)
+        wish, weights = np.where(starting[:, None], safe, wish), np.where(starting[:, None], start, weights)
+    return Choice(weights, wish, target, buffer, predicted, reached, starting)
+
+
+def _aim(gap: Floats, b: Floats, horizon: Floats, passed: Floats, now: Situation) -> Floats:
+    """Return (R,) the satisfaction to aim at: alpha, and what closes the gap in time."""
     fast = np.where(gap > b / 2.0, (gap - b / 2.0) / now.expected, 0.0)
     early = gap / np.maximum(CATCH_UP_REQUESTS - passed, now.expected)
-    target = now.alpha + np.where(passed < CATCH_UP_REQUESTS, early, gap / horizon + fast)
-    candidates = now.ready & known
-    weights, reached = solve_mixture(now.joules, accuracy, target, candidates)
-    hopeless = np.where(candidates, accuracy, 0.0).max(-1) < now.alpha
-    weights = np.where(hopeless[:, None], _most_promising(state, accuracy, now), weights)
-    plan = weights
-    weights = _smooth(weights, now, passed)
-    starting = _is_starting(state, now, known, passed)[:, None]
-    start, safe = _start_weights(now)
-    wish = np.where(starting, safe, weights)
-    weights = np.where(starting, start, _with_floor(weights, plan, accuracy, now, state))
-    return Choice(weights, wish, target, buffer, predicted, reached, starting[:, 0])
+    return np.asarray(now.alpha + np.where(passed < CATCH_UP_REQUESTS, early, gap / horizon + fast))
 
 
 def _is_starting(state: LawState, now: Situation, known: Bools, passed: Floats) -> Bools:
@@ -366,8 +371,8 @@ def _with_floor(weights: Floats, plan: Floats, accuracy: Floats, now: Situation,
 
     A request on member m instead of the plan costs c = (E_m - E) - price (p_m - p), the price the slope of the
     frontier at the plan. Each member may cost one per cent / (M - 1) of the joules; at most (.005 + .05 / sqrt(k + 1))
-    / (M - 1) of the traffic at interval k, or `TRIAL_SHARE` / (M - 1) where its place off the frontier could still be luck
-    (c within two standard errors). Members of which nothing is known share `TRIAL_SHARE`.
+    / (M - 1) of the traffic at interval k, or `TRIAL_SHARE` / (M - 1) where its place off the frontier could be luck (c
+    within two standard errors). Members of which nothing is known share `TRIAL_SHARE`.
     """
     labels = state.old_labels + state.new_labels
     others = np.maximum(now.ready.sum(-1, keepdims=True) - 1, 1)

@@ -1,0 +1,1 @@
+"""Commands of `wattzoo` that need no cluster."""
