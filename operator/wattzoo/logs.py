@@ -7,8 +7,6 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-QUIET_LOGGERS = ("kopf", "aiohttp", "urllib3", "asyncio")
-
 
 class JsonFormatter(logging.Formatter):
     """One JSON object per record."""
@@ -38,12 +36,11 @@ class TextFormatter(logging.Formatter):
 
 
 def set_logging(log_format: str, level: str) -> None:
-    """Log to standard error in this format; libraries stay quiet unless we debug."""
+    """Log to standard error in this format; the level is ours, libraries only warn."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("wattzoo").setLevel(level.upper())
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # it warns that signals are ours, as meant
