@@ -44,7 +44,7 @@ def set_scene(scene: Scene) -> None:
         scene.apply_existing()
     with scene.step("gateway, model pool and two services applied with kubectl"):
         scene.apply_services()
-    with scene.step("both services Ready"):
+    with scene.step("both services Ready, all replicas there"):
         scene.wait_ready()
 
 

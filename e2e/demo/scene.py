@@ -56,27 +56,29 @@ class Scene:
 
     def apply_pools_and_profiles(self) -> None:
         """Apply namespace, accelerator pools and the profiles, their start-up shortened as the report says."""
-        self.cluster.kubectl("apply", "-f", str(settings.MANIFESTS / "10-namespace.yaml"))
-        self.cluster.kubectl("apply", "-f", str(settings.MANIFESTS / "20-accelerator-pools.yaml"))
+        self.cluster.kubectl("apply", "--server-side", "-f", str(settings.MANIFESTS / "10-namespace.yaml"))
+        self.cluster.kubectl("apply", "--server-side", "-f", str(settings.MANIFESTS / "20-accelerator-pools.yaml"))
         items = {"apiVersion": "v1", "kind": "List", "items": shorten_startups(read_profiles())}
-        self.cluster.kubectl("apply", "-f", "-", input=json.dumps(items))
+        self.cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(items))
 
     def apply_existing(self) -> None:
         """Apply the Deployment that was there before, and wait until it serves."""
-        self.cluster.kubectl("apply", "-f", str(settings.MANIFESTS / "30-existing-deployment.yaml"))
+        self.cluster.kubectl("apply", "--server-side", "-f", str(settings.MANIFESTS / "30-existing-deployment.yaml"))
         timeout = f"--timeout={READY_TIMEOUT_SECONDS:.0f}s"
         self.cluster.kubectl("rollout", "status", "-n", settings.NAMESPACE, "deployment/vllm-8b", timeout)
 
     def apply_services(self) -> None:
         """Apply gateway, model pool and services: from here on WattZoo works."""
         for name in ("40-gateway.yaml", "50-model-pool.yaml", "60-llm-services.yaml"):
-            self.cluster.kubectl("apply", "-f", str(settings.MANIFESTS / name))
+            self.cluster.kubectl("apply", "--server-side", "-f", str(settings.MANIFESTS / name))
 
     def wait_ready(self) -> None:
-        """Wait until both services are Ready and the gateway listens."""
+        """Wait until both services are Ready, all replicas that are wanted are there, and the gateway listens."""
         timeout = f"--timeout={READY_TIMEOUT_SECONDS:.0f}s"
         names = [f"llmservice/{name}" for name in settings.SERVICES]
         self.cluster.kubectl("wait", "-n", settings.NAMESPACE, "--for=condition=Ready", timeout, *names)
+        settled = ("--for=condition=Progressing=False", f"modelpool/{settings.POOL}", *names)
+        self.cluster.kubectl("wait", "-n", settings.NAMESPACE, timeout, *settled)
         listener = listener_name(settings.NAMESPACE, GATEWAY_NAME)
         self.cluster.wait_until(lambda: listener in self.cluster.envoy_listeners(), 60.0, f"Envoy listens: {listener}")
 

@@ -84,7 +84,7 @@ def describe(run: Run) -> dict[str, Any]:
             "the load's day": f"{run.minutes:g} minutes, {hours:.0f} times faster",
             "model loading": f"x {LOADING_SCALE:g} (seconds and joules of a start)",
             "windows": (
-                f"scale-down stabilisation x {LOADING_SCALE:g}, for WattZoo and for the baselines' HPA alike (the HPA's "
+                f"scale-down stabilisation x {LOADING_SCALE:g}, for WattZoo and the baselines' HPA alike (the HPA's "
                 f"sync period too: 1.5 s); WattZoo plans every {POOL_INTERVAL_SECONDS} s from rates over "
                 f"{RATE_WINDOW_SECONDS} s, a third of its defaults"
             ),
