@@ -23,7 +23,7 @@ from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unread
 from wattzoo.decide.memory import PoolMemory, ServiceMemory
 from wattzoo.decide.passes import PoolThought, ServiceThought, restore_pool, think_pool, think_service
 from wattzoo.decisions import Finding, VariantPlan
-from wattzoo.manifests import metadata, parse_time
+from wattzoo.manifests import metadata
 from wattzoo.model import (
     ClusterSnapshot,
     Desired,
@@ -50,6 +50,7 @@ from wattzoo.status.pool_report import (
     judge_pool,
     render_accelerator_pool_status,
     render_model_pool_status,
+    short_since,
 )
 from wattzoo.status.report import (
     SERVICE_CONDITIONS,
@@ -61,9 +62,6 @@ from wattzoo.status.report import (
 from wattzoo.telemetry import ReplicaFigures, ServiceFigures, Telemetry
 
 ACT = "Act"
-SHORT_REASONS = frozenset(
-    {Reason.UNSCHEDULABLE, Reason.ACCELERATORS_SHORT, Reason.MAX_ACCELERATORS_REACHED, Reason.POWER_BUDGET_REACHED}
-)
 CONDITION_TYPES = {
     Kind.ACCELERATOR_POOL: ACCELERATOR_CONDITIONS,
     Kind.MODEL_POOL: POOL_CONDITIONS,
@@ -324,7 +322,7 @@ class Reconciler:
             held=sum(held.values()),
             watts=self._accelerator_watts(ref.name),
             short=short,
-            short_since_seconds=_since(raw, short, self._clock()),
+            short_since_seconds=short_since(raw, short, self._clock()),
             unreadable=unreadable,
         )
 
@@ -394,11 +392,3 @@ class Reconciler:
             self._reserved = {ref: grants for ref, grants in self._reserved.items() if ref in snapshot.model_pools}
         if Kind.LLM_SERVICE not in snapshot.unreadable:
             self._services = {key: memory for key, memory in self._services.items() if key in services}
-
-
-def _since(raw: Manifest, short: Finding | None, at_seconds: float) -> float | None:
-    """Since when an AcceleratorPool is short: the time its status shows, else now; None while it is not."""
-    if short is None or short.reason not in SHORT_REASONS:
-        return None
-    known = parse_time((raw.get("status") or {}).get("shortSince"))
-    return at_seconds if known is None else known

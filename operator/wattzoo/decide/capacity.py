@@ -22,6 +22,7 @@ from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, Request
 KNEE_SHARE = 0.9
 """Share of the knee that a replica is planned to carry: arrivals are bursty, and the last tenth costs most latency."""
 MICROSECONDS = 1e6
+ASSUMED_OUTPUT_TOKENS = 256.0
 MAX_FITS = 1024
 DEFAULT_LIMITS = EngineLimits()
 
@@ -44,8 +45,12 @@ def strictest_bounds(services: Iterable[LLMServiceSpec]) -> LatencyTarget:
 
 
 def profile_output_tokens(point: ProfilePoint) -> float:
-    """Output tokens per request of a measurement: half of them are in the mean context besides the prompt."""
-    return max(1.0, 2.0 * (point.context_tokens - point.input_tokens))
+    """Output tokens per request of a measurement: half of them are in the mean context besides the prompt.
+
+    A profile whose context is the prompt alone does not say; then a long answer is assumed rather than a short one.
+    """
+    tokens = 2.0 * (point.context_tokens - point.input_tokens)
+    return tokens if tokens >= 1.0 else ASSUMED_OUTPUT_TOKENS
 
 
 def _crossing(points: Sequence[ProfilePoint], values: Sequence[float], bound: float | None) -> float:

@@ -54,15 +54,28 @@ def _shape(memory: MemberMemory | None) -> RequestShape | None:
     return RequestShape(memory.input_tokens, memory.output_tokens)
 
 
+def _mean_shape(members: Mapping[str, MemberMemory]) -> RequestShape | None:
+    """Shape of the pool's requests over all members, for one that has not served any yet."""
+    known = [(memory.served_rps, shape) for memory in members.values() if (shape := _shape(memory)) is not None]
+    total = sum(rate for rate, _ in known)
+    if total <= 0.0:
+        return None
+    return RequestShape(
+        sum(rate * shape.input_tokens for rate, shape in known) / total,
+        sum(rate * shape.output_tokens for rate, shape in known) / total,
+    )
+
+
 def estimate_capacities(context: PoolContext, members: Mapping[str, MemberMemory]) -> dict[VariantKey, Capacity]:
     """Capacity of one replica of every variant at the strictest bounds of the services that use the pool."""
     bounds = strictest_bounds(context.services.values())
+    typical = _mean_shape(members)
     capacities = {}
     for member, variant, key in variants_of(context.pool):
         hardware = context.hardware.get(variant.accelerator_pool or "")
         figures = None if hardware is None else hardware.figures()
         resident = None if figures is None else float(figures.resident_watts * variant.accelerators)
-        shape = _shape(members.get(member.name))
+        shape = _shape(members.get(member.name)) or typical
         profile = context.profiles.get(variant.profile)
         limits = context.limits.get(key, EngineLimits())
         capacities[key] = estimate_capacity(profile, bounds, shape, resident, variant.accelerators, limits)

@@ -54,9 +54,9 @@ class PoolEstimate:
 class PoolMemory:
     """A pool between passes.
 
-    rates: recent requests per second by service. first_at_seconds: when this process first saw it. pending: lower wishes
-    of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends anything to a
-    variant. unused_since_seconds: the same for servers that left the spec.
+    rates: recent requests per second by service. first_at_seconds: when this process first saw it. pending: lower
+    wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends
+    anything to a variant. unused_since_seconds: the same for servers that left the spec.
     """
 
     first_at_seconds: float

@@ -61,8 +61,10 @@ def find_write_problem(results: Sequence[WriteResult]) -> Finding | None:
     for result in results:
         reason = WRITE_REASONS.get(result.state)
         if reason is not None:
-            what = f"{result.desired.kind} {result.desired.ref}"
-            return Finding(reason, f"{what}: {result.message}" if result.message else what)
+            text = f"{result.desired.kind} {result.desired.ref}: {result.message}"
+            if reason is Reason.OWNERSHIP_CONFLICT and result.desired.subresource == "scale":
+                text += "; to let WattZoo scale it, apply the Deployment server-side and without spec.replicas"
+            return Finding(reason, text)
     return None
 
 

@@ -10,6 +10,7 @@ from wattzoo.api.base import timestamp
 from wattzoo.api.conditions import Condition, ConditionType, Reason, allows
 from wattzoo.api.model_pool import ModelPoolSpec, ModelPoolStatus, Plan, ScalingState, VariantStatus
 from wattzoo.decisions import Finding, MemberEnergy, PoolDecision, VariantPlan
+from wattzoo.manifests import parse_time
 from wattzoo.model import Backing, Manifest, VariantState
 from wattzoo.status.conditions import Judgement, from_finding
 from wattzoo.status.judge import judge_degraded, judge_energy, judge_paused
@@ -24,6 +25,9 @@ POOL_CONDITIONS = (
     ConditionType.PAUSED,
 )
 ACCELERATOR_CONDITIONS = (ConditionType.READY, ConditionType.DEGRADED)
+SHORT_REASONS = frozenset(
+    {Reason.UNSCHEDULABLE, Reason.ACCELERATORS_SHORT, Reason.MAX_ACCELERATORS_REACHED, Reason.POWER_BUDGET_REACHED}
+)
 PLAN_ID_LENGTH = 10
 
 
@@ -166,6 +170,14 @@ class AcceleratorView:
     short: Finding | None
     short_since_seconds: float | None
     unreadable: str = ""
+
+
+def short_since(obj: Manifest, short: Finding | None, at_seconds: float) -> float | None:
+    """Since when an AcceleratorPool is short: the time its status shows, else now; None while it is not."""
+    if short is None or short.reason not in SHORT_REASONS:
+        return None
+    known = parse_time((obj.get("status") or {}).get("shortSince"))
+    return at_seconds if known is None else known
 
 
 def judge_accelerators(view: AcceleratorView) -> list[Judgement]:

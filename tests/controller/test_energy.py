@@ -1,0 +1,174 @@
+"""Power, joules and capacity: what is measured, what stands in, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from tests.builders import (
+    NAMESPACE,
+    START_SECONDS,
+    make_counter,
+    make_gauge,
+    make_pod_series,
+    make_profile,
+    make_telemetry,
+)
+from wattzoo.api.conditions import Reason
+from wattzoo.api.parse import parse_model_profile
+from wattzoo.decide.capacity import estimate_capacity
+from wattzoo.decide.energy import estimate_energy, estimate_members, smooth_member
+from wattzoo.decide.engine_args import read_engine_limits
+from wattzoo.decide.engines import estimate_quantile, estimate_variant, index_series
+from wattzoo.decide.memory import MemberMemory
+from wattzoo.decisions import Capacity, VariantSignals
+from wattzoo.model import Backing, PodView, Series, Signal, VariantKey, VariantState
+from wattzoo_policies.capacity.model import LatencyTarget, RequestShape
+
+KEY = VariantKey("large", "h100")
+AT = START_SECONDS + 1000.0
+PROFILE = parse_model_profile(make_profile()).spec
+SHAPE = RequestShape(200.0, 100.0)
+CAPACITY = estimate_capacity(PROFILE, LatencyTarget(), SHAPE, None)
+
+
+def make_state(*pods: PodView) -> VariantState:
+    return VariantState(
+        key=KEY,
+        backing=Backing.SERVER,
+        exists=True,
+        desired=len(pods),
+        pods=pods,
+        service="s",
+        port=8000,
+        service_exists=True,
+        accelerator_pool="h100",
+        accelerators_per_replica=1,
+    )
+
+
+def warm(name: str) -> PodView:
+    return PodView(name, 1, ready_since_seconds=AT - 600.0)
+
+
+def observe(
+    state: VariantState, *parts: Mapping[str, Sequence[Series]], max_watts: float | None = 700.0
+) -> VariantSignals:
+    telemetry = make_telemetry(AT, *parts)
+    return estimate_variant(NAMESPACE, state, index_series(telemetry, 120.0), max_watts)
+
+
+def test_signals_are_sums_over_ready_pods_and_ghosts_do_not_count() -> None:
+    state = make_state(warm("a"), warm("b"))
+    seen = observe(state, *(make_pod_series(pod, AT, 2.0, 400.0) for pod in ("a", "b", "ghost")))
+    assert (seen.running, seen.served_rps, seen.watts, seen.covered) == (4.0, 4.0, 800.0, 2)
+    assert (seen.input_tokens, seen.output_tokens) == (200.0, 100.0)
+
+
+def test_a_pod_without_a_fresh_series_makes_the_sum_unknown() -> None:
+    seen = observe(make_state(warm("a"), warm("b")), make_pod_series("a", AT, 2.0, 400.0))
+    assert (seen.running, seen.served_rps) == (None, None)
+    assert (seen.watts, seen.covered) == (400.0, 1)
+    assert not seen.idle
+
+
+def test_a_young_pod_stays_out_of_means_until_it_is_warm() -> None:
+    young = PodView("b", 1, ready_since_seconds=AT - 10.0)
+    parts = [make_pod_series("a", AT, 2.0, 400.0), make_pod_series("b", AT, 50.0, 650.0)]
+    seen = observe(make_state(warm("a"), young), *parts)
+    assert (seen.served_rps, seen.serving_watts, seen.warm) == (2.0, 400.0, 1)
+    assert (seen.running, seen.watts) == (4.0, 1050.0)  # what runs and what is drawn counts at once
+
+
+def test_duplicates_by_two_scrapers_count_once() -> None:
+    part = make_pod_series("a", AT, 2.0, 400.0)
+    again = {
+        group: [Series(row.name, {**row.labels, "prometheus": "b"}, row.samples) for row in rows]
+        for group, rows in part.items()
+    }
+    assert observe(make_state(warm("a")), part, again).running == 2.0
+
+
+@pytest.mark.parametrize("watts", [845.0, float("nan"), float("inf"), -5.0])
+def test_power_that_cannot_be_is_refused_with_a_reason(watts: float) -> None:
+    # 1.2 times 700 W is the most that one accelerator may report
+    part = make_pod_series("a", AT, 2.0, 100.0)
+    part["gpu_power"] = [make_gauge(Signal.POWER_WATTS, AT, watts, namespace=NAMESPACE, pod="a")]
+    part["gpu_energy"] = []
+    seen = observe(make_state(warm("a")), part)
+    assert (seen.watts, seen.covered) == (None, 0)
+    assert [problem.reason for problem in seen.problems] == [Reason.NON_FINITE_SAMPLE]
+
+
+def test_joules_are_energy_over_requests_and_what_policies_compare_is_the_knee() -> None:
+    signals = {KEY: observe(make_state(warm("a")), make_pod_series("a", AT, 0.5, 320.0))}
+    states, capacities = [make_state(warm("a"))], {KEY: CAPACITY}
+    members = estimate_members(states, signals, capacities, {}, AT)
+    energy = estimate_energy("large", states, signals, capacities, members["large"], shared=False, stale=False)
+    assert energy.average_joules == pytest.approx(320.0 / 0.5)
+    modelled = CAPACITY.modelled_watts(0.5)
+    assert modelled is not None
+    assert CAPACITY.joules_per_request is not None
+    assert energy.marginal_joules == pytest.approx(CAPACITY.joules_per_request * 320.0 / modelled)
+    assert (energy.measured, energy.coverage_percent) == (True, 100)
+
+
+def test_without_a_measurement_the_profile_stands_in_and_is_flagged() -> None:
+    states, signals = [make_state()], {KEY: VariantSignals()}
+    energy = estimate_energy("large", states, signals, {KEY: CAPACITY}, None, shared=False, stale=True)
+    assert energy.average_joules == energy.marginal_joules == CAPACITY.joules_per_request
+    assert (energy.measured, energy.coverage_percent) == (False, None)
+
+
+def test_smoothing_forgets_with_two_minutes() -> None:
+    def at(seconds: float, watts: float) -> MemberMemory:
+        return MemberMemory(seconds, watts, watts, watts, 1.0)
+
+    mixed = smooth_member(at(0.0, 100.0), at(120.0, 200.0))
+    assert mixed is not None
+    assert mixed.watts == pytest.approx(200.0 - 100.0 / 2.718281828)
+    assert smooth_member(at(0.0, 100.0), None) == at(0.0, 100.0)
+
+
+def test_capacity_follows_the_strictest_bound() -> None:
+    # at 32 running requests a token takes 32 ms and 1000 tokens/s are made: .9 * 1000 / 100 tokens per request
+    assert CAPACITY.rps is not None
+    assert CAPACITY.rps <= 9.0
+    tight = estimate_capacity(PROFILE, LatencyTarget(tpot_seconds=0.015), SHAPE, None)
+    assert tight.rps is not None
+    assert tight.rps < CAPACITY.rps
+    none = estimate_capacity(PROFILE, LatencyTarget(tpot_seconds=0.005), SHAPE, None)
+    assert none.rps is None
+    assert none.problem is not None
+    assert none.problem.reason is Reason.LATENCY_UNATTAINABLE
+
+
+def test_longer_answers_need_more_of_a_replica() -> None:
+    longer = estimate_capacity(PROFILE, LatencyTarget(), RequestShape(200.0, 200.0), None)
+    assert longer.rps is not None
+    assert CAPACITY.rps is not None
+    assert longer.rps < CAPACITY.rps
+
+
+def test_a_missing_profile_is_no_capacity() -> None:
+    capacity = estimate_capacity(None, LatencyTarget(), None, 116.0)
+    assert capacity == Capacity(problem=capacity.problem)
+
+
+def test_engine_limits_are_read_from_the_command_line() -> None:
+    limits = read_engine_limits(["--max-num-seqs", "64", "--max-num-batched-tokens=512", "--max-num-seqs=32"])
+    assert (limits.max_sequences, limits.max_batched_tokens) == (32, 512)
+    assert read_engine_limits(["--max-num-seqs", "many"]).max_sequences == 256
+
+
+def test_quantiles_are_linear_inside_a_bucket() -> None:
+    def bucket(bound: str, rate: float) -> Series:
+        name = Signal.TIME_TO_FIRST_TOKEN_SECONDS
+        return make_counter(name, AT, rate, namespace=NAMESPACE, pod="a", le=bound)
+
+    rows = [bucket("0.5", 5.0), bucket("1.0", 9.0), bucket("2.0", 10.0), bucket("+Inf", 10.0)]
+    index = index_series(make_telemetry(AT, {"engine_latency": rows}), 120.0)
+    found = estimate_quantile(NAMESPACE, [warm("a")], index, Signal.TIME_TO_FIRST_TOKEN_SECONDS, 0.95)
+    assert found == pytest.approx(1.5)  # half-way from 9 to 10 of 10
+    assert estimate_quantile(NAMESPACE, [warm("b")], index, Signal.TIME_TO_FIRST_TOKEN_SECONDS, 0.95) is None
