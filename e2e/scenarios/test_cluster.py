@@ -102,6 +102,14 @@ def test_versions_are_those_that_are_pinned(cluster: Cluster) -> None:
     assert cluster.helm("version", "--template", "{{.Version}}").startswith("v4.2")
 
 
+def test_ports_of_the_emulator_the_load_and_the_operator_are_left_free(cluster: Cluster) -> None:
+    taken = cluster.exec(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout.split()
+
+    ports = {address.rsplit(":", 1)[1] for address in taken if ":" in address}
+    assert {"6443", "9090", "19901"} <= ports
+    assert not ports & {"8000", "8080", "8081", "8082", "8083", "9400", "9500"}
+
+
 def test_gpu_pod_is_ready_only_when_its_model_is_loaded(cluster: Cluster, namespace: str) -> None:
     apply(cluster, pod(namespace, "server", gpus=1))
 
