@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -73,6 +74,7 @@ async def run(args: argparse.Namespace) -> int:
         loop.add_signal_handler(number, stop.set)
     clock = PlantClock(loop)
     table = read_table(args.table) if args.table else EMPTY_TABLE
+    gc.freeze()  # the table never goes; walking it in each collection would show as lag
     async with contextlib.AsyncExitStack() as stack:
         lines = (
             stack.enter_context(args.request_log.open("w", encoding="utf-8", buffering=1)) if args.request_log else None

