@@ -177,9 +177,16 @@ class PoolDecision:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFigures:
-    """What a service's status reports besides its decision."""
+    """What a service's status reports besides its decision; `watts` is its part of the servers' power."""
 
     ledger: LedgerSummary | None = None
     load: ServiceLoad = field(default_factory=ServiceLoad)
     energy: Mapping[str, MemberEnergy] = field(default_factory=dict)
     latencies: Latencies = field(default_factory=Latencies)
+    watts: float | None = None
+
+    @property
+    def joules_per_request(self) -> float | None:
+        """Power of the service over its requests, idle and start-up included; None while one is unknown."""
+        rate = self.load.total_rps
+        return None if self.watts is None or not rate else self.watts / rate

@@ -57,7 +57,6 @@ from wattzoo.status.report import (
     ServiceView,
     judge_service,
     render_llm_service_status,
-    service_joules,
 )
 from wattzoo.telemetry import ReplicaFigures, ServiceFigures, Telemetry
 
@@ -220,7 +219,7 @@ class Reconciler:
             backends = [Backend(s.key, s.service, s.port, weights.get(s.key, 0)) for s in thought.states]
             results = await self._applier.apply(plan_service(raw, service.spec, backends, snapshot))
         view = self._service_view(raw, service, thought, snapshot.routes.get(ref), results)
-        self._show_service(ref, service, thought, view)
+        self._show_service(ref, service, thought)
         await self._report(
             Kind.LLM_SERVICE, ref, raw, judge_service(view), lambda c, g: render_llm_service_status(view, c, g)
         )
@@ -272,7 +271,7 @@ class Reconciler:
             request_count=thought.memory.request_count,
         )
 
-    def _show_service(self, ref: Ref, service: LLMService, thought: ServiceThought, view: ServiceView) -> None:
+    def _show_service(self, ref: Ref, service: LLMService, thought: ServiceThought) -> None:
         self._telemetry.count_decision(str(Kind.LLM_SERVICE), thought.decision.reason)
         ledger = thought.figures.ledger
         total = sum(thought.decision.weights.values())
@@ -285,7 +284,7 @@ class Reconciler:
                 target=service.spec.sla.accuracy.target_per_mille / 1e3,
                 achieved=None if ledger is None else ledger.achieved,
                 debt_requests=None if ledger is None else ledger.debt_requests,
-                joules_per_request=service_joules(view),
+                joules_per_request=thought.figures.joules_per_request,
                 weights=shares,
             ),
         )

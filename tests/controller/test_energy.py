@@ -18,11 +18,11 @@ from tests.builders import (
 from wattzoo.api.conditions import Reason
 from wattzoo.api.parse import parse_model_profile
 from wattzoo.decide.capacity import estimate_capacity
-from wattzoo.decide.energy import estimate_energy, estimate_members, smooth_member
+from wattzoo.decide.energy import estimate_energy, estimate_members, estimate_service_watts, smooth_member
 from wattzoo.decide.engine_args import read_engine_limits
 from wattzoo.decide.engines import estimate_quantile, estimate_variant, index_series
 from wattzoo.decide.memory import MemberMemory
-from wattzoo.decisions import Capacity, VariantSignals
+from wattzoo.decisions import Capacity, MemberEnergy, ServiceLoad, VariantSignals
 from wattzoo.model import Backing, PodView, Series, Signal, VariantKey, VariantState
 from wattzoo_policies.capacity.model import LatencyTarget, RequestShape
 
@@ -172,3 +172,14 @@ def test_quantiles_are_linear_inside_a_bucket() -> None:
     found = estimate_quantile(NAMESPACE, [warm("a")], index, Signal.TIME_TO_FIRST_TOKEN_SECONDS, 0.95)
     assert found == pytest.approx(1.5)  # half-way from 9 to 10 of 10
     assert estimate_quantile(NAMESPACE, [warm("b")], index, Signal.TIME_TO_FIRST_TOKEN_SECONDS, 0.95) is None
+
+
+def test_the_parts_of_the_services_add_up_to_the_pools_power() -> None:
+    small, large = VariantKey("small", "l4"), KEY
+    chat = ServiceLoad(total_rps=4.0, by_variant_rps={small: 1.0, large: 3.0})
+    search = ServiceLoad(total_rps=2.0, by_variant_rps={small: 2.0, large: 0.0})
+    energy = {"small": MemberEnergy(watts=90.0), "large": MemberEnergy(watts=400.0), "idle": MemberEnergy(watts=60.0)}
+    # chat: a third of small, all of large, and four of six requests of what nobody uses
+    assert estimate_service_watts(chat, [search], energy) == pytest.approx(30.0 + 400.0 + 40.0)
+    assert estimate_service_watts(search, [chat], energy) == pytest.approx(60.0 + 0.0 + 20.0)
+    assert estimate_service_watts(chat, [ServiceLoad(problem="unread")], energy) is None

@@ -9,16 +9,16 @@ because it is starved, and one that compared raw measurements at light load woul
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from wattzoo.decide.memory import MemberMemory
-from wattzoo.decisions import Capacity, MemberEnergy, VariantSignals
+from wattzoo.decisions import Capacity, MemberEnergy, ServiceLoad, VariantSignals
 from wattzoo.model import VariantKey, VariantState
 
 SMOOTHING_SECONDS = 120.0
 MAX_CORRECTION = 2.0
 """A profile that is off by more than this is wrong about more than power: it is corrected no further."""
-MIN_REQUESTS = 5.0
+MIN_REQUESTS = 20.0
 """Below this many requests in the smoothing time an average says more about chance than about the member."""
 
 
@@ -141,3 +141,34 @@ def estimate_energy(
         observed_at_seconds=at_seconds,
         coverage_percent=coverage,
     )
+
+
+def estimate_service_watts(
+    own: ServiceLoad, others: Iterable[ServiceLoad], energy: Mapping[str, MemberEnergy]
+) -> float | None:
+    """A service's part of the servers' power: by its share of each member's requests, of unused members of all.
+
+    The parts of a pool's services add up to its power. None while some rate or every power is unknown.
+    """
+    loads = [own, *others]
+    if any(load.total_rps is None for load in loads):
+        return None
+    totals = _member_rates(loads)
+    mine, everything = _member_rates([own]), sum(totals.values())
+    known = [(name, row.watts) for name, row in energy.items() if row.watts is not None]
+    if not known or everything <= 0.0:
+        return None
+    watts = 0.0
+    for name, power in known:
+        total = totals.get(name, 0.0)
+        share = mine.get(name, 0.0) / total if total > 0.0 else sum(mine.values()) / everything
+        watts += share * power
+    return watts
+
+
+def _member_rates(loads: Iterable[ServiceLoad]) -> dict[str, float]:
+    rates: dict[str, float] = {}
+    for load in loads:
+        for key, rate in load.by_variant_rps.items():
+            rates[key.member] = rates.get(key.member, 0.0) + rate
+    return rates

@@ -14,6 +14,7 @@ from wattzoo.decide.capacity import estimate_capacity, service_bounds
 from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, held_by_variant, holdings
 from wattzoo.decide.context import Specs, find_missing_members, read_context, read_pools
 from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
+from wattzoo.decide.energy import estimate_service_watts
 from wattzoo.decide.engines import index_series
 from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.garbage import find_drained
@@ -199,6 +200,15 @@ def _find_infeasible(context: PoolContext, spec: LLMServiceSpec, states: tuple[V
     return late[0] if known and len(late) == len(known) else None
 
 
+def _known_estimate(
+    context: PoolContext, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot, memory: PoolMemory | None
+) -> PoolEstimate:
+    """What the pool's last pass came to; before the first one, what is known without a memory."""
+    if memory is not None and memory.estimate is not None:
+        return memory.estimate
+    return estimate_pool(context, snapshot, telemetry, restore_pool({}, telemetry.at_seconds), {})[0]
+
+
 def think_service(
     specs: Specs,
     ref: Ref,
@@ -223,10 +233,7 @@ def think_service(
     if memory is None:
         memory = restore_service(raw, spec, names, now, has_route=bool(live))
     memory = observe_route(memory, live, now)
-    estimate = None if pool_memory is None else pool_memory.estimate
-    if estimate is None:
-        blank = restore_pool({}, now)
-        estimate, _ = estimate_pool(context, snapshot, telemetry, blank, {ref: memory.order_since_seconds})
+    estimate = _known_estimate(context, snapshot, telemetry, pool_memory)
     load = estimate_service_load(
         telemetry, ref, tuple(live), memory.order_since_seconds, stale, memory.live_since_seconds
     )
@@ -246,11 +253,13 @@ def think_service(
     )
     decision, memory = decide_service(inputs, memory, rng)
     memory = count_requests(memory, load, now)
+    others = [estimate.loads[name] for name in context.services if name in estimate.loads and name != ref]
     figures = ServiceFigures(
         ledger=summarise_service(spec, memory),
         load=load,
         energy={name: estimate.energy[name] for name in names if name in estimate.energy},
         latencies=estimate.latencies.get(ref, Latencies()),
+        watts=estimate_service_watts(load, others, estimate.energy),
     )
     return ServiceThought(
         decision=decision,

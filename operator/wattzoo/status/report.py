@@ -240,34 +240,15 @@ def render_decimal(value: float | None) -> str | None:
     return f"{value:.{digits}f}"
 
 
-def service_joules(view: ServiceView) -> float | None:
-    """Average joules per request of this service: its members' averages, weighted by its own requests."""
-    counted = view.figures.load.by_variant_rps
-    rates: dict[str, float] = {}
-    for key, rate in counted.items():
-        rates[key.member] = rates.get(key.member, 0.0) + rate
-    total = sum(rates.values())
-    if total <= 0.0:
-        return None
-    joules = 0.0
-    for member, rate in rates.items():
-        energy = view.figures.energy.get(member)
-        if rate > 0.0 and (energy is None or energy.average_joules is None):
-            return None
-        if energy is not None and energy.average_joules is not None:
-            joules += rate * energy.average_joules
-    return joules / total
-
-
 def _render_energy(view: ServiceView) -> EnergyStatus | None:
     used = [view.figures.energy[name] for name in sorted(view.usable) if name in view.figures.energy]
     if not used:
         return None
-    joules, rate = service_joules(view), view.figures.load.total_rps
+    watts = view.figures.watts
     times = [row.observed_at_seconds for row in used if row.observed_at_seconds is not None]
     return EnergyStatus(
-        joules_per_request=render_decimal(joules),
-        power_watts=None if joules is None or rate is None else round(joules * rate),
+        joules_per_request=render_decimal(view.figures.joules_per_request),
+        power_watts=None if watts is None else round(watts),
         provenance=_provenance(used),
         observed_at=timestamp(min(times)) if times else None,
         coverage_percent=min((row.coverage_percent for row in used if row.coverage_percent is not None), default=None),
