@@ -13,7 +13,7 @@ import requests
 
 from e2e.cluster import Cluster
 from e2e.cluster.paths import REPOSITORY_DIR
-from e2e.emulator.launch import read_stats, set_faults, start_emulator, start_load
+from e2e.emulator.launch import EMULATOR, read_stats, set_faults, source_environment, start_emulator, start_load
 from e2e.scenarios.emulated_workload import MEMBER_HEADER, PROFILE, render_profile, render_workload
 
 HOSTNAME = "medium.example"
@@ -35,11 +35,17 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def emulator(cluster: Cluster, table: Path) -> Iterator[None]:
-    cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY_DIR / "crds"))
+    """The emulator with our table; one that other scenarios left running comes back afterwards."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY_DIR / "crds"))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(REPOSITORY_DIR / "crds"))
+    others = cluster.processes()[EMULATOR]["argv"] if cluster.alive(EMULATOR) else None
+    if others:
+        cluster.stop(EMULATOR)
     start_emulator(cluster, ["--table", str(table), "--drain-quiet-seconds", "2"])
     yield
-    cluster.stop("emulator")
+    cluster.stop(EMULATOR)
+    if others:
+        cluster.start(EMULATOR, others, source_environment())
 
 
 def eventually(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
