@@ -93,6 +93,8 @@ def drive(cluster: Cluster, run: settings.Run, work_dir: Path, console: Console)
     """Run the demo and save its recording."""
     scene = Scene(cluster, run, work_dir, console)
     set_scene(scene)
+    with scene.step("what nobody asks for has been scaled down"):
+        time.sleep(settings.SETTLE_SECONDS)
     with scene.step(f"nothing asked of anybody for {run.steady_seconds:.0f} s, to count what a steady service writes"):
         steady_window = stay_steady(run.steady_seconds)
     shape = settings.make_load_shape(run)

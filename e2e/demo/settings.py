@@ -32,6 +32,8 @@ LOADING_SCALE = 0.1
 """Model loading takes a tenth of its real time, and every window that waits for it is cut alike, ours and the HPA's."""
 POOL_INTERVAL_SECONDS, RATE_WINDOW_SECONDS = 5, 15
 """A third of the defaults: rates must follow a day that passes in minutes. The baselines' HPA looks each 1.5 s."""
+SETTLE_SECONDS = 45.0
+"""From Ready until nothing is left to decide: the pool's scale-down window of 30 s, and the draining after it."""
 STEADY_SECONDS = 60.0
 NODES = {"l4": 2, "a100": 2, "h100": 4, "h200": 1, "b200": 1, "cpu": 1}
 
