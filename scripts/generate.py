@@ -14,6 +14,7 @@ from pathlib import Path
 from scripts.chart_reference import chart_markdown
 from wattzoo.api.crd import render_crds
 from wattzoo.api.reference import reference_markdown
+from wattzoo.status import reference as conditions
 from wattzoo.telemetry import render_reference
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,7 @@ def render_all() -> dict[str, str]:
         **{f"charts/wattzoo/crds/{name}": text for name, text in crds.items()},
         "docs/reference/api.md": reference_markdown(),
         "docs/reference/chart.md": chart_markdown(),
+        "docs/reference/conditions.md": conditions.render_reference(),
         "docs/reference/metrics.md": render_reference(),
     }
 

@@ -47,7 +47,6 @@ class Reason(StrEnum):
     ACCELERATOR_UNKNOWN = "AcceleratorUnknown"
     NO_MATCHING_NODES = "NoMatchingNodes"
     NO_READY_MEMBER = "NoReadyMember"
-    TOO_MANY_BACKENDS = "TooManyBackends"
     ATTAINABLE = "Attainable"
     TARGET_ABOVE_BEST_MEMBER = "TargetAboveBestMember"
     LATENCY_UNATTAINABLE = "LatencyUnattainable"
@@ -67,7 +66,6 @@ class Reason(StrEnum):
     PARTIAL_COVERAGE = "PartialCoverage"
     ALL_PLACED = "AllPlaced"
     UNSCHEDULABLE = "Unschedulable"
-    START_FAILED = "StartFailed"
     ACCELERATORS_SHORT = "AcceleratorsShort"
     MAX_ACCELERATORS_REACHED = "MaxAcceleratorsReached"
     POWER_BUDGET_REACHED = "PowerBudgetReached"
@@ -81,10 +79,7 @@ class Reason(StrEnum):
     STEADY = "Steady"
     SCALING_UP = "ScalingUp"
     SCALING_DOWN = "ScalingDown"
-    ROLLING_OUT = "RollingOut"
-    SHIFTING_TRAFFIC = "ShiftingTraffic"
     AS_EXPECTED = "AsExpected"
-    OVERLOADED = "Overloaded"
     HOLDING = "Holding"
     OWNERSHIP_CONFLICT = "OwnershipConflict"
     CONFLICT = "Conflict"
@@ -126,7 +121,6 @@ _UNREADABLE = frozenset(
 _ROUTE = frozenset(
     {
         Reason.NO_READY_MEMBER,
-        Reason.TOO_MANY_BACKENDS,
         Reason.ROUTE_PENDING,
         Reason.ROUTE_NOT_ACCEPTED,
         Reason.REFS_NOT_RESOLVED,
@@ -145,7 +139,6 @@ _UNWRITTEN = frozenset(
 _UNPLACED = frozenset(
     {
         Reason.UNSCHEDULABLE,
-        Reason.START_FAILED,
         Reason.ACCELERATORS_SHORT,
         Reason.MAX_ACCELERATORS_REACHED,
         Reason.POWER_BUDGET_REACHED,
@@ -193,23 +186,22 @@ MEANINGS: dict[ConditionType, tuple[str, frozenset[Reason]]] = {
         | _UNWRITTEN,
     ),
     ConditionType.PROGRESSING: (
-        "Something is being changed: replicas start or drain, servers roll, traffic shifts.",
+        "Something is being changed: replicas start or drain.",
         frozenset(
             {
                 Reason.STEADY,
                 Reason.STARTING,
                 Reason.SCALING_UP,
                 Reason.SCALING_DOWN,
-                Reason.ROLLING_OUT,
-                Reason.SHIFTING_TRAFFIC,
                 Reason.HOLDING,
             }
         )
         | _BROKEN,
     ),
     ConditionType.DEGRADED: (
-        "It works, but not as well as asked: overload, decisions on hold, or writes that do not succeed.",
-        frozenset({Reason.AS_EXPECTED, Reason.OVERLOADED, Reason.HOLDING, Reason.LATENCY_UNATTAINABLE})
+        "It works, but not as well as asked: decisions on hold, replicas without accelerators, writes that do not "
+        "succeed.",
+        frozenset({Reason.AS_EXPECTED, Reason.HOLDING, Reason.LATENCY_UNATTAINABLE})
         | _UNPLACED
         | _UNWRITTEN
         | _BROKEN
