@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wattzoo_policies.accuracy.anytime import fill_joules
-from wattzoo_policies.accuracy.anytime_law import (
+from wattzoo_policies.accuracy.anytime_estimates import (
     AnytimeParameters,
     Increments,
     LawState,
     Situation,
     apply_increments,
-    decide_weights,
     estimate_accuracy,
     estimate_buffers,
     estimate_credit,
@@ -26,6 +25,7 @@ from wattzoo_policies.accuracy.anytime_law import (
     estimate_promise_start,
     make_law_state,
 )
+from wattzoo_policies.accuracy.anytime_law import decide_weights
 
 Floats = NDArray[np.float64]
 PARAMETERS = AnytimeParameters()
@@ -59,11 +59,14 @@ def situation(joules: list[float], alpha: float = 0.5, credit: float = 0.0, **ch
 
 def test_buffer_by_hand() -> None:
     # 200 requests under way and 200 to come: D = 400, H = 800, v = (400 + 400) / 4 = 200;
-    # 2,000 requests so far are ten intervals: b = sqrt(2 * 200 * ln(1.65 * 12^2 / .05))
-    state = learned([0.4, 0.6], labels=900.0)
-    b, u, horizon = estimate_buffers(state, row(100.0, 100.0), np.array([200.0]), PARAMETERS)
+    # 4,000 requests so far are five horizons of four decisions: ln(1 / delta_k) = ln(.645 * 7^2 * 4 / .05);
+    # the estimates rest on 1,900 outcomes each, half the traffic goes to each: e^2 = .25 * 2 * .24 / 1,902
+    state = learned([0.4, 0.6], labels=1900.0)
+    now = situation([1.0, 2.0], pending=row(100.0, 100.0), current=row(0.5, 0.5))
+    b, u, horizon = estimate_buffers(state, now, PARAMETERS)
     assert horizon == pytest.approx([800.0])
-    assert b == pytest.approx([math.sqrt(400.0 * math.log(1.65 * 144.0 / 0.05))])
+    variance = 200.0 + 400.0**2 * 0.25 * 2.0 * 0.24 / 1902.0
+    assert b == pytest.approx([math.sqrt(2.0 * variance * math.log(0.645 * 49.0 * 4.0 / 0.05))], rel=1e-3)
     assert u == pytest.approx([0.0])  # all feedback came
 
 
@@ -214,10 +217,10 @@ def test_joules_that_cannot_be_count_as_the_dearest(bad: float) -> None:
 
 
 def test_promise_start_by_hand() -> None:
-    # edge .107: 2 * b / .107 with b about 54 asks for about 1,015 requests; without an edge there is no promise
-    start = estimate_promise_start(0.519, 0.6262, 200.0, 1.0, 1.0, PARAMETERS)
-    b = math.sqrt(400.0 * math.log(1.65 * (start / 200.0 + 2.0) ** 2 / 0.05))
-    assert start == pytest.approx(2.0 * b / 0.1072, rel=1e-3)
+    # edge .05: 2 b / .05 with b about 56 asks for about 2,200 requests; without an edge there is no promise
+    start = estimate_promise_start(0.5762, 0.6262, 200.0, 1.0, 1.0, PARAMETERS)
+    b = math.sqrt(400.0 * math.log(0.645 * (start / 800.0 + 2.0) ** 2 * 4.0 / 0.05))
+    assert start == pytest.approx(2.0 * b / 0.05, rel=1e-3)
     assert estimate_promise_start(0.7, 0.6262, 200.0, 1.0, 1.0, PARAMETERS) == math.inf
     assert estimate_promise_start(0.519, 0.6262, 200.0, 1.0, 0.05, PARAMETERS) > 5 * start
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wattzoo_policies.accuracy.anytime import MESSPlusAnytime
-from wattzoo_policies.accuracy.anytime_law import AnytimeParameters, estimate_promise_start
+from wattzoo_policies.accuracy.anytime_estimates import AnytimeParameters, estimate_promise_start
 from wattzoo_policies.accuracy.mess_plus import MESSPlus
 from wattzoo_policies.sim.laws import AnytimeLaw, FixedLaw, PolicyLaw, PrimalDualLaw, ThresholdLaw
 from wattzoo_policies.sim.stream import (

@@ -45,8 +45,8 @@ def render_table(report: ControlReport) -> Table:
     table = Table(
         title=f"{inputs['requests']} requests, {inputs['seeds']} seeds, target {inputs['alpha']:g}, "
         f"feedback {inputs['feedback']:g}, joules from {inputs['energy_column']}",
-        caption=f"blind optimum {report.blind_joules:.4g} J/request: {split}. Violated: below the target at any request "
-        f"from N0 = {report.promise_from} on",
+        caption=f"blind optimum {report.blind_joules:.4g} J/request: {split}. Violated: below the target at "
+        f"any request from N0 = {report.promise_from} on",
     )
     for head in (
         "policy",

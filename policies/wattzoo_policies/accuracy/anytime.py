@@ -20,19 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wattzoo_policies.accuracy.anytime_law import (
+from wattzoo_policies.accuracy.anytime_estimates import (
     AnytimeParameters,
-    Choice,
     Increments,
     LawState,
     Situation,
     apply_increments,
-    decide_weights,
     estimate_credit,
     estimate_feedback,
     estimate_present_accuracy,
     estimate_promise_start,
 )
+from wattzoo_policies.accuracy.anytime_law import Choice, decide_weights
 from wattzoo_policies.accuracy.explain import explain_choice
 from wattzoo_policies.accuracy.ledger import (
     Ledger,

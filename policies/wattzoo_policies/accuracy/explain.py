@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wattzoo_policies.accuracy.anytime_law import Choice, LawState, Situation, estimate_present_accuracy
+from wattzoo_policies.accuracy.anytime_estimates import LawState, Situation, estimate_present_accuracy
+from wattzoo_policies.accuracy.anytime_law import Choice
 from wattzoo_policies.accuracy.frontier import estimate_price
 from wattzoo_policies.signals import Constraint, Decision, DecisionRequest, Reason, RunnerUp
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattzoo_policies.accuracy.anytime import fill_joules
-from wattzoo_policies.accuracy.anytime_law import (
+from wattzoo_policies.accuracy.anytime_estimates import (
     AnytimeParameters,
     Increments,
     LawState,
     Situation,
     apply_increments,
-    decide_weights,
     make_law_state,
 )
+from wattzoo_policies.accuracy.anytime_law import decide_weights
 from wattzoo_policies.accuracy.dual import DualParameters, apply_outcomes, decide_by_price
 from wattzoo_policies.accuracy.frontier import solve_mixture
 from wattzoo_policies.accuracy.served import DecisionRequest, Observation, ServedCounter
