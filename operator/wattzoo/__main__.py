@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -30,53 +30,61 @@ EXIT_USAGE = 2
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve LLM requests with the fewest joules.")
 
 
+def _option(name: str, text: str, *more_variables: str) -> Any:
+    return typer.Option(envvar=[f"WATTZOO_{name}", *more_variables], help=text)
+
+
+PrometheusUrl: TypeAlias = Annotated[str, _option("PROMETHEUS_URL", "Where to read measurements.")]
+TokenFile: TypeAlias = Annotated[Path | None, _option("PROMETHEUS_TOKEN_FILE", "Bearer token, read for each query.")]
+CaFile: TypeAlias = Annotated[Path | None, _option("PROMETHEUS_CA_FILE", "Authority of Prometheus' certificate.")]
+ProfileFile: TypeAlias = Annotated[Path | None, _option("METRICS_PROFILE", "Names that exporters use (YAML).")]
+Window: TypeAlias = Annotated[float, _option("TELEMETRY_WINDOW_SECONDS", "At least two scrape intervals.")]
+Namespaces: TypeAlias = Annotated[str, _option("WATCH_NAMESPACES", "Comma-separated; empty means all.")]
+LeaseNamespace: TypeAlias = Annotated[str, _option("LEASE_NAMESPACE", "Namespace of the Lease.")]
+LeaseName: TypeAlias = Annotated[str, _option("LEASE_NAME", "Name of the Lease.")]
+Identity: TypeAlias = Annotated[str, _option("IDENTITY", "This replica [default: the host's name].", "POD_NAME")]
+Duration: TypeAlias = Annotated[float, _option("LEASE_DURATION_SECONDS", "A standby waits this long.")]
+Deadline: TypeAlias = Annotated[float, _option("RENEW_DEADLINE_SECONDS", "A leader that cannot renew stops then.")]
+Retry: TypeAlias = Annotated[float, _option("RETRY_PERIOD_SECONDS", "Between attempts to acquire or renew.")]
+PoolInterval: TypeAlias = Annotated[float, _option("POOL_INTERVAL_SECONDS", "Between two passes over a ModelPool.")]
+HealthAddress: TypeAlias = Annotated[str, _option("HEALTH_ADDRESS", "HOST:PORT of /livez and /readyz.")]
+MetricsAddress: TypeAlias = Annotated[str, _option("METRICS_ADDRESS", "HOST:PORT of /metrics.")]
+LogFormat: TypeAlias = Annotated[str, _option("LOG_FORMAT", "json or text.")]
+LogLevel: TypeAlias = Annotated[str, _option("LOG_LEVEL", "debug, info, warning or error.")]
+Folder: TypeAlias = Annotated[Path | None, typer.Option(help="Folder to write one file per kind into.")]
+
+
 @app.command()
 def run(  # noqa: PLR0913 - one parameter per option
     *,
-    prometheus_url: Annotated[str, typer.Option(envvar="WATTZOO_PROMETHEUS_URL", help="Where to read measurements.")],
-    lease_namespace: Annotated[str, typer.Option(envvar="WATTZOO_LEASE_NAMESPACE", help="Namespace of the Lease.")],
-    prometheus_token_file: Annotated[
-        Path | None, typer.Option(envvar="WATTZOO_PROMETHEUS_TOKEN_FILE", help="Bearer token, read for each query.")
-    ] = None,
-    prometheus_ca_file: Annotated[
-        Path | None, typer.Option(envvar="WATTZOO_PROMETHEUS_CA_FILE", help="Authority of Prometheus' certificate.")
-    ] = None,
-    metrics_profile: Annotated[
-        Path | None, typer.Option(envvar="WATTZOO_METRICS_PROFILE", help="Names that exporters use (YAML).")
-    ] = None,
-    telemetry_window_seconds: Annotated[
-        float, typer.Option(envvar="WATTZOO_TELEMETRY_WINDOW_SECONDS", help="At least two scrape intervals.")
-    ] = 45.0,
-    watch_namespaces: Annotated[
-        str, typer.Option(envvar="WATTZOO_WATCH_NAMESPACES", help="Comma-separated; empty means all.")
-    ] = "",
-    lease_name: Annotated[str, typer.Option(envvar="WATTZOO_LEASE_NAME", help="Name of the Lease.")] = "wattzoo",
-    identity: Annotated[
-        str, typer.Option(envvar=["WATTZOO_IDENTITY", "POD_NAME"], help="This replica [default: the host's name].")
-    ] = "",
-    lease_duration_seconds: Annotated[
-        float, typer.Option(envvar="WATTZOO_LEASE_DURATION_SECONDS", help="A standby waits this long.")
-    ] = 15.0,
-    renew_deadline_seconds: Annotated[
-        float, typer.Option(envvar="WATTZOO_RENEW_DEADLINE_SECONDS", help="A leader that cannot renew stops then.")
-    ] = 10.0,
-    retry_period_seconds: Annotated[
-        float, typer.Option(envvar="WATTZOO_RETRY_PERIOD_SECONDS", help="Between attempts to acquire or renew.")
-    ] = 2.0,
-    pool_interval_seconds: Annotated[
-        float, typer.Option(envvar="WATTZOO_POOL_INTERVAL_SECONDS", help="Between two passes over a ModelPool.")
-    ] = 15.0,
-    health_address: Annotated[
-        str, typer.Option(envvar="WATTZOO_HEALTH_ADDRESS", help="HOST:PORT of /livez and /readyz.")
-    ] = "0.0.0.0:8081",
-    metrics_address: Annotated[
-        str, typer.Option(envvar="WATTZOO_METRICS_ADDRESS", help="HOST:PORT of /metrics.")
-    ] = "0.0.0.0:8080",
-    log_format: Annotated[str, typer.Option(envvar="WATTZOO_LOG_FORMAT", help="json or text.")] = "json",
-    log_level: Annotated[str, typer.Option(envvar="WATTZOO_LOG_LEVEL", help="debug, info, warning or error.")] = "info",
+    prometheus_url: PrometheusUrl,
+    lease_namespace: LeaseNamespace,
+    prometheus_token_file: TokenFile = None,
+    prometheus_ca_file: CaFile = None,
+    metrics_profile: ProfileFile = None,
+    telemetry_window_seconds: Window = 45.0,
+    watch_namespaces: Namespaces = "",
+    lease_name: LeaseName = "wattzoo",
+    identity: Identity = "",
+    lease_duration_seconds: Duration = 15.0,
+    renew_deadline_seconds: Deadline = 10.0,
+    retry_period_seconds: Retry = 2.0,
+    pool_interval_seconds: PoolInterval = 15.0,
+    health_address: HealthAddress = "0.0.0.0:8081",
+    metrics_address: MetricsAddress = "0.0.0.0:8080",
+    log_format: LogFormat = "json",
+    log_level: LogLevel = "info",
 ) -> None:
     """Run the operator until it is stopped."""
     try:
+        lease = LeaseSettings(
+            namespace=lease_namespace,
+            name=lease_name,
+            identity=identity or platform.node(),
+            duration_seconds=lease_duration_seconds,
+            renew_deadline_seconds=renew_deadline_seconds,
+            retry_period_seconds=retry_period_seconds,
+        )
         settings = Settings(
             prometheus=PrometheusSettings(
                 url=prometheus_url,
@@ -85,14 +93,7 @@ def run(  # noqa: PLR0913 - one parameter per option
                 profile_file=metrics_profile,
                 window_seconds=telemetry_window_seconds,
             ),
-            lease=LeaseSettings(
-                namespace=lease_namespace,
-                name=lease_name,
-                identity=identity or platform.node(),
-                duration_seconds=lease_duration_seconds,
-                renew_deadline_seconds=renew_deadline_seconds,
-                retry_period_seconds=retry_period_seconds,
-            ),
+            lease=lease,
             watch_namespaces=split_namespaces(watch_namespaces),
             pool_interval_seconds=pool_interval_seconds,
             health_address=Address.parse("--health-address", health_address),
@@ -100,23 +101,22 @@ def run(  # noqa: PLR0913 - one parameter per option
             log_format=log_format,
             log_level=log_level,
         )
+        code = start(settings)
     except SettingsError as error:
         sys.stderr.write(f"wattzoo: {error}\n")
         raise typer.Exit(EXIT_USAGE) from error
-    set_logging(settings.log_format, settings.log_level)
-    try:
-        code = asyncio.run(run_operator(settings))
-    except SettingsError as error:
-        sys.stderr.write(f"wattzoo: {error}\n")
-        code = EXIT_USAGE
     logging.shutdown()
     os._exit(code)  # at once: the interpreter would wait for threads that are still asking Prometheus
 
 
+def start(settings: Settings) -> int:
+    """Run the operator with these settings; the exit code."""
+    set_logging(settings.log_format, settings.log_level)
+    return asyncio.run(run_operator(settings))
+
+
 @app.command()
-def crds(
-    output: Annotated[Path | None, typer.Option(help="Folder to write one file per kind into.")] = None,
-) -> None:
+def crds(output: Folder = None) -> None:
     """Print the custom resource definitions, or write them into a folder."""
     files = render_crds()
     if output is None:

@@ -8,6 +8,7 @@ not find when it started.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -139,4 +140,9 @@ def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     """The same credentials as for our own calls: KUBECONFIG when it is set, else the pod's service account."""
     if os.environ.get(KUBECONFIG_VARIABLE):
         return kopf.login_with_kubeconfig(**kwargs)
-    return kopf.login_with_service_account(**kwargs)
+    found = kopf.login_with_service_account(**kwargs)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    if found is None or not host or not port:
+        return found
+    # By address like our other calls, not by name: watching then does not depend on the cluster's DNS.
+    return dataclasses.replace(found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
