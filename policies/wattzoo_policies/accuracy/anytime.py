@@ -236,7 +236,7 @@ class MESSPlusAnytime:
         del rng
         names = sorted(condition.name for condition in request.members)
         if not names:
-            return explain_choice(names, request, None, None, None, None)
+            return explain_choice(names, request, None, None, None)
         law, now = self._situation(state, request)
         everyone = decide_weights(law, replace(now, ready=np.ones_like(now.ready)), self.parameters)
         choice: Choice | None = None
@@ -244,7 +244,7 @@ class MESSPlusAnytime:
             choice = everyone
         elif now.ready.any():
             choice = decide_weights(law, now, self.parameters)
-        return explain_choice(names, request, law, now, choice, everyone)
+        return explain_choice(names, request, now, choice, everyone)
 
     def _situation(self, state: AnytimeState, request: DecisionRequest) -> tuple[LawState, Situation]:
         """Return the law's state and situation over the members of the request, in the order of their names."""

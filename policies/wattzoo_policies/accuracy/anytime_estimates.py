@@ -123,16 +123,15 @@ def estimate_accuracy(state: LawState) -> Floats:
     return (state.old_satisfied + state.new_satisfied + 1.0) / (labels + 2.0)
 
 
-def estimate_shift(state: LawState) -> Floats:
-    """Return (R, 1) by how much traffic has lately been harder (negative) than the estimates of all members say."""
-    recent = state.recent_labels.sum(-1, keepdims=True)
-    excess = (state.recent_satisfied - state.recent_labels * estimate_accuracy(state)).sum(-1, keepdims=True)
-    return np.asarray(excess / np.maximum(recent, 1.0))
-
-
 def estimate_present_accuracy(state: LawState) -> Floats:
-    """Return (R, M) satisfaction that members would reach on the present traffic."""
-    return np.clip(estimate_accuracy(state) + estimate_shift(state), 0.001, 0.999)
+    """Return (R, M) satisfaction that members would reach on the present traffic.
+
+    All are shifted by how much traffic has lately been easier or harder than their own estimates say.
+    """
+    accuracy = estimate_accuracy(state)
+    recent = state.recent_labels.sum(-1, keepdims=True)
+    excess = (state.recent_satisfied - state.recent_labels * accuracy).sum(-1, keepdims=True)
+    return np.asarray(np.minimum(np.maximum(accuracy + excess / np.maximum(recent, 1.0), 0.001), 0.999))
 
 
 def estimate_feedback(state: LawState) -> Floats:
@@ -140,7 +139,7 @@ def estimate_feedback(state: LawState) -> Floats:
     served, labels = state.served.sum(-1, keepdims=True), state.labels.sum(-1, keepdims=True)
     share = np.where(served > 0.0, labels / np.maximum(served, 1.0), 1.0)
     mixed = (state.labels + FEEDBACK_PRIOR * share) / (state.served + FEEDBACK_PRIOR)
-    return np.clip(mixed, LEAST_FEEDBACK, 1.0)
+    return np.asarray(np.minimum(np.maximum(mixed, LEAST_FEEDBACK), 1.0))
 
 
 def apply_increments(state: LawState, new: Increments, alpha: float) -> LawState:

@@ -56,7 +56,8 @@ class Choice:
     """A batch of decisions with what led to them; (R, M) weights and wish (without exploration), (R,) the rest.
 
     buffer: sqrt(b^2 + u^2), the credit aimed at; predicted: credit expected once all feedback is in; target: tau.
-    reached: tau can be met by the members in question; starting: nothing is compared yet.
+    reached: tau can be met by the members in question; starting: nothing is compared yet. accuracy: (R, M) present
+    estimates; price: joules per additional satisfied request at the plan, NaN where no member is better.
     """
 
     weights: Floats
@@ -66,6 +67,8 @@ class Choice:
     predicted: Floats
     reached: Bools
     starting: Bools
+    accuracy: Floats
+    price: Floats
 
 
 def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameters) -> Choice:
@@ -83,12 +86,13 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
     if hopeless.any():
         plan = np.where(hopeless[:, None], _most_promising(state, accuracy, now), plan)
     wish = _smooth(plan, now, passed)
-    weights = _with_floor(wish, plan, accuracy, now, state)
+    price = estimate_price(now.joules, accuracy, plan)
+    weights = _with_floor(wish, plan, accuracy, price, now, state)
     starting = _is_starting(state, now, known, passed)
     if starting.any():
         start, safe = _start_weights(now)
         wish, weights = np.where(starting[:, None], safe, wish), np.where(starting[:, None], start, weights)
-    return Choice(weights, wish, target, buffer, predicted, reached, starting)
+    return Choice(weights, wish, target, buffer, predicted, reached, starting, accuracy, price)
 
 
 def _aim(gap: Floats, b: Floats, horizon: Floats, passed: Floats, now: Situation) -> Floats:
@@ -143,7 +147,9 @@ def _smooth(weights: Floats, now: Situation, passed: Floats) -> Floats:
     return np.where(apply, (1.0 - SMOOTHING) * weights + SMOOTHING * old / np.where(apply, total, 1.0), weights)
 
 
-def _with_floor(weights: Floats, plan: Floats, accuracy: Floats, now: Situation, state: LawState) -> Floats:
+def _with_floor(
+    weights: Floats, plan: Floats, accuracy: Floats, price: Floats, now: Situation, state: LawState
+) -> Floats:
     """Give each ready member a little traffic, so that its estimates stay alive.
 
     A request on member m instead of the plan costs c = (E_m - E) - price (p_m - p), the price the slope of the
@@ -156,7 +162,7 @@ def _with_floor(weights: Floats, plan: Floats, accuracy: Floats, now: Situation,
     number = ((state.served + now.pending).sum(-1) / now.expected)[:, None]
     base = (0.005 + 0.05 / np.sqrt(number + 1.0)) / others
     mean_joules, mean_accuracy = (plan * now.joules).sum(-1, keepdims=True), (plan * accuracy).sum(-1, keepdims=True)
-    price = np.where((plan > 0.0).sum(-1) > 1, estimate_price(now.joules, accuracy, plan), 0.0)[:, None]
+    price = np.where((plan > 0.0).sum(-1) > 1, price, 0.0)[:, None]
     cost = np.maximum(now.joules - mean_joules - price * (accuracy - mean_accuracy), 1e-9 * mean_joules)
     error = price * np.sqrt(accuracy * (1.0 - accuracy) / (labels + 2.0))
     most = np.where(cost < 2.0 * error, np.maximum(base, TRIAL_SHARE / others), base)

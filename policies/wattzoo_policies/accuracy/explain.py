@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wattzoo_policies.accuracy.anytime_estimates import LawState, Situation, estimate_present_accuracy
+from wattzoo_policies.accuracy.anytime_estimates import Situation
 from wattzoo_policies.accuracy.anytime_law import Choice
-from wattzoo_policies.accuracy.frontier import estimate_price
 from wattzoo_policies.signals import Constraint, Decision, DecisionRequest, Reason, RunnerUp
 
 Floats = NDArray[np.float64]
@@ -20,7 +19,6 @@ _NEGLIGIBLE = 1e-3
 def explain_choice(
     names: Sequence[str],
     request: DecisionRequest,
-    law: LawState | None,
     now: Situation | None,
     choice: Choice | None,
     everyone: Choice | None,
@@ -30,13 +28,13 @@ def explain_choice(
     everyone: the choice if all members were ready, which is the wish.
     """
     wish = {} if everyone is None else _by_name(names, _wish(everyone))
-    if law is None or now is None or choice is None:
+    if now is None or choice is None:
         message = "no member can serve; weights stay as they are"
         return Decision({}, wish, Reason.NO_READY_MEMBER, message, Constraint.READINESS)
-    accuracy, joules, ready = estimate_present_accuracy(law)[0], now.joules[0], now.ready[0]
+    accuracy, joules, ready = choice.accuracy[0], now.joules[0], now.ready[0]
     weights = choice.weights[0]
     reason, constraint = _reason(request, now, choice, accuracy, wish, names)
-    price = float(estimate_price(now.joules, accuracy[None], np.where(now.ready, choice.wish, 0.0))[0])
+    price = float(choice.price[0])
     known_price = None if np.isnan(price) or bool(choice.starting[0]) else price
     known = _known_joules(request, names)
     expected = float(weights @ accuracy)
