@@ -29,13 +29,13 @@ from wattzoo.loop import Dirty, Loop
 from wattzoo.model import Desired, Kind, Ref
 from wattzoo.observe.cluster import OWN_KINDS, ClusterReader
 from wattzoo.observe.observer import Observer
-from wattzoo.observe.profile import load_profile
+from wattzoo.observe.profile import Profile, load_profile
 from wattzoo.observe.prometheus import PrometheusReader
 from wattzoo.reconcile import Reconciler
 from wattzoo.settings import Settings
 from wattzoo.telemetry import Telemetry
 
-FINISH_SECONDS = 4.0
+FINISH_SECONDS = 3.5
 WATCH_END_SECONDS = 1.5
 LEASE_STALE_SECONDS = 60.0
 READY_INTERVALS = 3.0
@@ -53,17 +53,18 @@ class Parts:
     transport: Transport
     client: Client
     elector: Elector
+    profile: Profile
 
 
 def make_parts(settings: Settings) -> Parts:
-    """Everything that exists before the Lease is won."""
+    """Everything that exists before the Lease is won; raises SettingsError for a metrics profile that cannot work."""
     telemetry = Telemetry(__version__)
     transport = Transport()
     client = Client(transport)
     elector = Elector(
         client, settings.lease, telemetry, clock=time.monotonic, now=partial(datetime.now, UTC), jitter=random.random
     )
-    return Parts(settings, telemetry, transport, client, elector)
+    return Parts(settings, telemetry, transport, client, elector, load_profile(settings.prometheus.profile_file))
 
 
 class Leadership:
@@ -88,7 +89,7 @@ class Leadership:
         self.observer = Observer(
             ClusterReader(Reader(parts.transport), telemetry, settings.watch_namespaces),
             self._prometheus,
-            load_profile(settings.prometheus.profile_file),
+            parts.profile,
             telemetry,
             clock=time.time,
             namespaces=settings.watch_namespaces,
