@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +19,14 @@ import requests
 from e2e.cluster import Cluster
 from e2e.cluster.api_client import ApiClient
 from e2e.emulator.launch import LOAD, start_emulator, start_load
-from e2e.operator_process import OperatorProcess, install_chart, read_audit
+from e2e.operator_process import NAMESPACE, RELEASE, OperatorProcess, install_chart, read_audit
 
 GATEWAY_NAMESPACE, GATEWAY, GATEWAY_PORT = "scenarios", "shared", 10081
 STRICT_NAMESPACE, STRICT_GATEWAY, STRICT_PORT = "scenarios-strict", "own-namespace-only", 10082
 LEASE = {"durationSeconds": 8, "renewDeadlineSeconds": 6, "retryPeriodSeconds": 1}
 POOL_INTERVAL_SECONDS = 2
 WINDOW_SECONDS = 12
+LEASE_PATH = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{RELEASE}"
 LOAD_URL = "http://10.96.255.1:9500/summary"
 MEMBER_HEADER = "x-wattzoo-member"
 PATHS = {
@@ -101,9 +103,16 @@ class Stack:
             self.standby.stop()
         if self.operator.alive():
             self.operator.resume()
-        else:
+        began = datetime.now(UTC)
+        eventually(lambda: self._leads_since(began), 60.0, "the operator leads")
+
+    def _leads_since(self, began: datetime) -> bool:
+        """Whether the Lease was renewed since; a replica that lost it while it was stopped ends and is started anew."""
+        if not self.operator.alive():
             self.operator.start()
-        self.operator.wait_leading()
+        lease = self.api.get(LEASE_PATH) or {"spec": {}}
+        renewed = str(lease["spec"].get("renewTime") or "1970-01-01T00:00:00Z")
+        return lease["spec"].get("holderIdentity") == self.operator.identity and datetime.fromisoformat(renewed) > began
 
     # Objects
 
@@ -198,7 +207,7 @@ class Stack:
         """Send requests until the block ends; `target` is NAMESPACE/SERVICE=HOSTNAME."""
         output = self.table.parent / f"load-{target.partition('/')[0]}.json"
         argv = ["--table", str(self.table), "--service", target, "--model", "zoo", "--summary", str(output)]
-        argv += ["--minutes", str(minutes), "--peak-rps", str(rps), "--streaming-share", "0.5", *arguments]
+        argv += ["--minutes", str(minutes), "--peak-rps", str(rps), "--gateway", self.url, *arguments]
         output.unlink(missing_ok=True)
         start_load(self.cluster, argv)
         self.cluster.wait_until(lambda: self.cluster.fetch(LOAD_URL) is not None, 30.0, "the load generator listens")
