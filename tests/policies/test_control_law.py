@@ -22,6 +22,7 @@ from wattzoo_policies.accuracy.anytime_estimates import (
     estimate_buffers,
     estimate_credit,
     estimate_feedback,
+    estimate_present_accuracy,
     estimate_promise_start,
     make_law_state,
 )
@@ -194,7 +195,7 @@ def test_the_order_of_members_changes_nothing(
 def test_a_higher_alpha_never_plans_less_satisfaction(members: list[tuple[float, float]], data: st.DataObject) -> None:
     accuracy = [p for p, _ in members]
     state = learned(accuracy)
-    levels = estimate_accuracy(state)[0]
+    levels = estimate_present_accuracy(state)[0]
     low, high = sorted(data.draw(st.tuples(*(st.floats(0.05, float(levels.max())) for _ in range(2)))))
     plans = [
         decide_weights(state, situation([e for _, e in members], alpha=alpha, credit=30.0), PARAMETERS).wish[0] @ levels
@@ -217,12 +218,13 @@ def test_joules_that_cannot_be_count_as_the_dearest(bad: float) -> None:
 
 
 def test_promise_start_by_hand() -> None:
-    # edge .05: 2 b / .05 with b about 56 asks for about 2,200 requests; without an edge there is no promise
-    start = estimate_promise_start(0.5762, 0.6262, 200.0, 1.0, 1.0, PARAMETERS)
+    # edge .05, and the start owes 400 * (.5762 - (.6262 + .5) / 2) = 5.2: (2 b + 5.2) / .05 with b about 53
+    accuracy = np.array([0.3738, 0.6262])
+    start = estimate_promise_start(0.5762, accuracy, 200.0, 1.0, 1.0, PARAMETERS)
     b = math.sqrt(400.0 * math.log(0.645 * (start / 800.0 + 2.0) ** 2 * 4.0 / 0.05))
-    assert start == pytest.approx(2.0 * b / 0.05, rel=1e-3)
-    assert estimate_promise_start(0.7, 0.6262, 200.0, 1.0, 1.0, PARAMETERS) == math.inf
-    assert estimate_promise_start(0.519, 0.6262, 200.0, 1.0, 0.05, PARAMETERS) > 5 * start
+    assert start == pytest.approx((2.0 * b + 400.0 * 0.0131) / 0.05, rel=1e-3)
+    assert estimate_promise_start(0.7, accuracy, 200.0, 1.0, 1.0, PARAMETERS) == math.inf
+    assert estimate_promise_start(0.519, accuracy, 200.0, 1.0, 0.05, PARAMETERS) > 5000
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_the_policy_is_the_batch_of_one(feedback: float) -> None:
 
 
 def test_the_promise_is_kept_near_the_least_energy() -> None:
-    start = int(estimate_promise_start(0.53, float(ZOO.accuracy.max()), 200, 1, 1.0, AnytimeParameters()))
+    start = int(estimate_promise_start(0.53, ZOO.accuracy, 200, 1, 1.0, AnytimeParameters()))
     result = run(independent(ZOO, 50, 20_000), promise_from=start)
     assert result.met.mean() >= 0.98
     assert result.violated.mean() <= 0.06  # 3 of 50
@@ -135,7 +135,7 @@ def test_the_published_price_pays_more_or_owes() -> None:
 @pytest.mark.parametrize("delta", [0.05, 0.01])
 def test_the_bound_is_calibrated_over_two_thousand_runs(delta: float) -> None:
     parameters = AnytimeParameters(delta=delta)
-    start = int(estimate_promise_start(0.53, float(ZOO.accuracy.max()), 200, 1, 1.0, parameters))
+    start = int(estimate_promise_start(0.53, ZOO.accuracy, 200, 1, 1.0, parameters))
     stream = independent(ZOO, 2000, 4000, seed=9)
     setting = Setting(0.53, promise_from=start)
     result = replay(ZOO, stream, AnytimeLaw(SAFEST, parameters), setting, np.random.default_rng(10))

@@ -215,7 +215,7 @@ class MESSPlusAnytime:
         feedback = float(np.clip(law.labels.sum() / totals, 0.001, 1.0)) if totals > 0.0 else 1.0
         start = estimate_promise_start(
             request.alpha,
-            float(accuracy.max()),
+            accuracy,
             expected,
             float(now.pending.sum()) / expected,
             feedback,

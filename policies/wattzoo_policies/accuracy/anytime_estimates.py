@@ -225,30 +225,31 @@ def _log_of_decisions(number: Floats, horizon: Floats, expected: Floats, paramet
 
 def estimate_promise_start(
     alpha: float,
-    best: float,
+    accuracy: Floats,
     interval_requests: float,
     lag_intervals: float,
     feedback: float,
     parameters: AnytimeParameters,
 ) -> float:
-    """Return N0, the request from which the promise holds; infinite where the best member does not exceed alpha.
+    """Return N0, the request from which the promise holds; infinite where no member (M,) exceeds alpha.
 
-    max(1000, twice the buffer at that request over what the best member earns per request): the buffer has to be earned
-    first, with half the traffic's edge left for everything else.
+    At least 1,000, and until the best member has earned twice the buffer of that request, half of its edge being left
+    for everything else, and what the start may owe (half the requests that are decided blind are spread evenly).
     """
+    best = float(accuracy.max())
     edge = best - alpha
     if not edge > 0.0:
         return math.inf
-    number = 1000.0
     blind = interval_requests * (1.0 + lag_intervals)
+    owed = blind * max(0.0, alpha - (best + float(accuracy.mean())) / 2.0)
     silence = (1.0 - feedback) / feedback
     spread = max(alpha * (1.0 - alpha), LEAST_VARIANCE)
+    number = 1000.0
     for _ in range(200):
         decisions = 0.645 * (number / (2.0 * blind) + 2.0) ** 2 * (2.0 * blind / interval_requests)
-        b = math.sqrt(blind * math.log(decisions / parameters.delta))
-        unknown = (number * spread + blind * 0.25) * silence
-        u = math.sqrt(2.0 * unknown * math.log(1.0 / parameters.delta))
-        after = max(1000.0, 2.0 * (max(b, parameters.drift_buffer_requests) + u) / edge)
+        b = max(math.sqrt(blind * math.log(decisions / parameters.delta)), parameters.drift_buffer_requests)
+        u = math.sqrt(2.0 * (number * spread + blind * 0.25) * silence * math.log(1.0 / parameters.delta))
+        after = max(1000.0, (2.0 * (b + u) + owed) / edge)
         if abs(after - number) < 0.5:
             break
         number = (number + after) / 2.0
