@@ -30,7 +30,7 @@ lock: install ## pin the dependencies of requirements/ with hashes again
 	$(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-options \
 		--output-file requirements/runtime.txt pyproject.toml
 	$(BIN)/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-options \
-		--extra plot --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+		--extra plot --extra simulate --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 
 
 
