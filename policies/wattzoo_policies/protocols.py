@@ -31,6 +31,30 @@ class PolicyState(Protocol):
         ...
 
 
+class Promise(Protocol):
+    """What a law can promise at a target, for the condition that reports it."""
+
+    @property
+    def from_request(self) -> float | None:
+        """Return the number of the request from which the promise holds; None where the target is out of reach."""
+        ...
+
+    @property
+    def delta(self) -> float:
+        """Return the probability with which the running share may fall below the target after that request."""
+        ...
+
+    @property
+    def credit(self) -> float:
+        """Return the estimated sum of (satisfied - target) over all requests, judged or not."""
+        ...
+
+    @property
+    def feedback_share(self) -> float:
+        """Return the share of requests that give feedback."""
+        ...
+
+
 S = TypeVar("S", bound=PolicyState)
 
 
@@ -63,6 +87,10 @@ class ControllerPolicy(Protocol[S]):
 
     def summary(self, state: S) -> LedgerSummary:
         """Return the ledger in one row."""
+        ...
+
+    def promise(self, state: S, request: DecisionRequest) -> Promise | None:
+        """Return what can be promised at the request's target over its members; None from a law without a bound."""
         ...
 
 

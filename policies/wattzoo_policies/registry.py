@@ -6,6 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from wattzoo_policies.accuracy.always import AlwaysLargest, AlwaysLargestParameters
+from wattzoo_policies.accuracy.anytime import MESSPlusAnytime
+from wattzoo_policies.accuracy.anytime_estimates import AnytimeParameters
+from wattzoo_policies.accuracy.blind import FixedMixture, FixedMixtureParameters
+from wattzoo_policies.accuracy.dual import DualParameters, PrimalDual
 from wattzoo_policies.accuracy.mess_plus import MESSPlus, MESSPlusParameters
 from wattzoo_policies.limits.weights import with_capacity_cap
 from wattzoo_policies.protocols import ControllerPolicy
@@ -28,7 +33,11 @@ class _Entry:
 
 
 _POLICIES: Mapping[str, _Entry] = {
+    "MESSPlusAnytime": _Entry(MESSPlusAnytime, AnytimeParameters),
     "MESSPlus": _Entry(MESSPlus, MESSPlusParameters),
+    "PrimalDual": _Entry(PrimalDual, DualParameters),
+    "FixedMixture": _Entry(FixedMixture, FixedMixtureParameters),
+    "AlwaysLargest": _Entry(AlwaysLargest, AlwaysLargestParameters),
 }
 
 

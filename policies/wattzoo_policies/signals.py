@@ -63,16 +63,27 @@ class OutcomeCounter:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedCounter:
+    """Last sample of one cumulative counter of requests that a member answered; `series` as in `OutcomeCounter`."""
+
+    member: str
+    series: str
+    count: float
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What was seen of one service at one moment.
 
     `outcomes` are cumulative counters as scraped; `None` says the source was unreachable or stale, an empty tuple says
-    it answered and there is no series yet. `alpha` is the target in force for the outcomes that are new here.
+    it answered and there is no series yet. `alpha` is the target in force for the outcomes that are new here. `served`
+    are cumulative requests by member, judged or not; `None` where nobody counts them.
     """
 
     at_seconds: float
     alpha: float
     outcomes: tuple[OutcomeCounter, ...] | None
+    served: tuple[ServedCounter, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,7 @@ class DecisionRequest:
     """Everything besides the state that the weights of the coming interval depend on.
 
     `expected_requests` is the number of requests expected before the next decision; `None` when unknown.
+    `current_weights` are the shares now in force, by member; `None` when unknown.
     """
 
     members: tuple[MemberCondition, ...]
@@ -102,6 +114,7 @@ class DecisionRequest:
     expected_requests: float | None
     at_seconds: float
     safest_member: str | None = None
+    current_weights: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ class MESSPlusAnytime:
 
         A request is settled when its feedback came or can no longer come. Without counters every outcome is a request.
         """
-        counters = getattr(observation, "served", None)
+        counters = observation.served
         if counters is None:
             return state.served, state.due, labels
         settled = np.array([[row[_SERVED] for row in state.rows]])
@@ -252,7 +252,7 @@ class MESSPlusAnytime:
         index = {member.name: n for n, member in enumerate(state.members)}
         rows = tuple(state.rows[index[c.name]] if c.name in index else _fresh_row(Member(c.name)) for c in conditions)
         expected = self._expected_requests(request)
-        current = _row(getattr(request, "current_weights", None) or {}, [c.name for c in conditions])
+        current = _row(request.current_weights or {}, [c.name for c in conditions])
         if state.served is not None:
             totals = {name: row.total for name, row in state.served.members.items()}
             rows_settled = np.array([[row[_SERVED] for row in rows]])

@@ -25,7 +25,7 @@ from wattzoo_policies.accuracy.ledger import (
     set_members,
     summarise,
 )
-from wattzoo_policies.protocols import PolicyState, StateError
+from wattzoo_policies.protocols import PolicyState, Promise, StateError
 from wattzoo_policies.signals import (
     Constraint,
     Decision,
@@ -113,6 +113,11 @@ class BaselinePolicy:
             for member, level in zip(state.members, levels, strict=True)
         }
         return summarise(state.ledger, known)
+
+    def promise(self, state: BaselineState, request: DecisionRequest) -> Promise | None:
+        """Return nothing: the rule states no bound that holds from a request on."""
+        del state, request
+        return None
 
     def decide(self, state: BaselineState, request: DecisionRequest, rng: np.random.Generator) -> Decision:
         """Return the rule's shares over the ready members; it draws nothing at random."""

@@ -39,7 +39,7 @@ from wattzoo_policies.accuracy.ledger import (
     summarise,
 )
 from wattzoo_policies.accuracy.virtual_queue import MAX_ITERATIONS, Arm, estimate_choices, estimate_queue, make_hull
-from wattzoo_policies.protocols import PolicyState, StateError
+from wattzoo_policies.protocols import PolicyState, Promise, StateError
 from wattzoo_policies.signals import (
     Constraint,
     Decision,
@@ -150,6 +150,11 @@ class MESSPlus:
     def summary(self, state: MESSPlusState) -> LedgerSummary:
         """Return the ledger in one row."""
         return summarise(state.ledger, {m.name: self._accuracy(state, m) for m in state.members})
+
+    def promise(self, state: MESSPlusState, request: DecisionRequest) -> Promise | None:
+        """Return nothing: the rule states no bound that holds from a request on."""
+        del state, request
+        return None
 
     def decide(self, state: MESSPlusState, request: DecisionRequest, rng: np.random.Generator) -> Decision:
         """Return the shares of the rule's choices over the coming interval, plus exploration.

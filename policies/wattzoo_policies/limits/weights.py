@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from wattzoo_policies.protocols import ControllerPolicy, PolicyState
+from wattzoo_policies.protocols import ControllerPolicy, PolicyState, Promise
 from wattzoo_policies.signals import Constraint, Decision, DecisionRequest, LedgerSummary, Member, Observation
 
 S = TypeVar("S", bound=PolicyState)
@@ -62,6 +62,9 @@ class _CapacityCapped(Generic[S]):
 
     def summary(self, state: S) -> LedgerSummary:
         return self.policy.summary(state)
+
+    def promise(self, state: S, request: DecisionRequest) -> Promise | None:
+        return self.policy.promise(state, request)
 
     def decide(self, state: S, request: DecisionRequest, rng: np.random.Generator) -> Decision:
         decision = self.policy.decide(state, request, rng)

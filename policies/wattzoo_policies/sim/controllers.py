@@ -102,6 +102,7 @@ class PolicyWeights:
                 expected_requests=arrived,
                 at_seconds=view.at_seconds,
                 safest_member=target.safest_member,
+                current_weights=self.decisions[service].weights if service in self.decisions else None,
             )
             rng = np.random.default_rng((self.seed, len(self._views), round(view.at_seconds * 1000)))
             decision = self.policy.decide(state, request, rng)

@@ -20,10 +20,16 @@ from wattzoo_policies.accuracy.anytime_estimates import (
 from wattzoo_policies.accuracy.anytime_law import decide_weights
 from wattzoo_policies.accuracy.dual import DualParameters, apply_outcomes, decide_by_price
 from wattzoo_policies.accuracy.frontier import solve_mixture
-from wattzoo_policies.accuracy.served import DecisionRequest, Observation, ServedCounter
 from wattzoo_policies.accuracy.threshold import estimate_cut
 from wattzoo_policies.protocols import ControllerPolicy
-from wattzoo_policies.signals import Member, MemberCondition, OutcomeCounter
+from wattzoo_policies.signals import (
+    DecisionRequest,
+    Member,
+    MemberCondition,
+    Observation,
+    OutcomeCounter,
+    ServedCounter,
+)
 from wattzoo_policies.sim.study import View
 
 Floats = NDArray[np.float64]
