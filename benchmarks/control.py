@@ -22,8 +22,14 @@ from benchmarks.control_zoos import levels_between, read_zoos
 from wattzoo_policies.accuracy.anytime import MESSPlusAnytime
 from wattzoo_policies.accuracy.anytime_estimates import AnytimeParameters, estimate_promise_start
 from wattzoo_policies.accuracy.mess_plus import MESSPlus
-from wattzoo_policies.accuracy.served import DecisionRequest, Observation, ServedCounter
-from wattzoo_policies.signals import Member, MemberCondition, OutcomeCounter
+from wattzoo_policies.signals import (
+    DecisionRequest,
+    Member,
+    MemberCondition,
+    Observation,
+    OutcomeCounter,
+    ServedCounter,
+)
 from wattzoo_policies.sim.laws import AnytimeLaw, FixedLaw, PolicyLaw, PrimalDualLaw, ThresholdLaw
 from wattzoo_policies.sim.published import BENCHMARKS, replay_published
 from wattzoo_policies.sim.stream import (

@@ -12,9 +12,17 @@ import pytest
 from wattzoo_policies.accuracy.anytime import AnytimeState, MESSPlusAnytime
 from wattzoo_policies.accuracy.anytime_estimates import AnytimeParameters
 from wattzoo_policies.accuracy.mess_plus import MESSPlus
-from wattzoo_policies.accuracy.served import DecisionRequest, Observation, ServedCounter
 from wattzoo_policies.protocols import StateError
-from wattzoo_policies.signals import Constraint, Member, MemberCondition, OutcomeCounter, Reason
+from wattzoo_policies.signals import (
+    Constraint,
+    DecisionRequest,
+    Member,
+    MemberCondition,
+    Observation,
+    OutcomeCounter,
+    Reason,
+    ServedCounter,
+)
 
 NAMES = ("large", "small")
 RNG = np.random.default_rng(0)

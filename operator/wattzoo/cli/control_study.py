@@ -15,7 +15,7 @@ from wattzoo.cli.outcome_files import Arrivals, Recorded
 from wattzoo_policies.accuracy.anytime import AnytimeState, MESSPlusAnytime
 from wattzoo_policies.accuracy.anytime_estimates import AnytimeParameters, estimate_promise_start
 from wattzoo_policies.accuracy.mess_plus import MESSPlus
-from wattzoo_policies.protocols import PolicyState
+from wattzoo_policies.protocols import PolicyState, Promise
 from wattzoo_policies.signals import Decision, DecisionRequest, LedgerSummary, Member, Observation
 from wattzoo_policies.sim.laws import AnytimeLaw, FixedLaw, PolicyLaw, PrimalDualLaw, ThresholdLaw
 from wattzoo_policies.sim.stream import (
@@ -86,6 +86,9 @@ class _TimedPolicy:
 
     def summary(self, state: AnytimeState) -> LedgerSummary:
         return self.policy.summary(state)
+
+    def promise(self, state: AnytimeState, request: DecisionRequest) -> Promise | None:
+        return self.policy.promise(state, request)
 
     def decide(self, state: AnytimeState, request: DecisionRequest, rng: np.random.Generator) -> Decision:
         started = time.thread_time()

@@ -27,7 +27,7 @@ from wattzoo_policies.accuracy.anytime_estimates import (
     estimate_buffers,
     estimate_present_accuracy,
 )
-from wattzoo_policies.accuracy.frontier import estimate_price, solve_mixture
+from wattzoo_policies.accuracy.frontier import estimate_price, solve_rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -81,13 +81,13 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
     buffer = np.hypot(b, u)
     target = _aim(buffer - predicted, b, horizon, passed, now)
     candidates = now.ready & known
-    plan, reached = solve_mixture(now.joules, accuracy, target, candidates)
+    plan, reached = solve_rows(now.joules, accuracy, target, candidates)
     hopeless = np.where(candidates, accuracy, 0.0).max(-1) < now.alpha
     if hopeless.any():
         plan = np.where(hopeless[:, None], _most_promising(state, accuracy, now), plan)
     wish = _smooth(plan, now, passed)
     price = estimate_price(now.joules, accuracy, plan)
-    weights = _with_floor(wish, plan, accuracy, price, now, state)
+    weights = _with_floor(wish, plan, accuracy, price, passed, now, state)
     starting = _is_starting(state, now, known, passed)
     if starting.any():
         start, safe = _start_weights(now)
@@ -103,16 +103,17 @@ def _aim(gap: Floats, b: Floats, horizon: Floats, passed: Floats, now: Situation
 
 
 def _is_starting(state: LawState, now: Situation, known: Bools, passed: Floats) -> Bools:
-    """Return (R,) whether too little is known to compare: until each ready member has its first outcomes."""
-    unknown = now.ready & ~known
+    """Return (R,) whether too little is known to compare: until each ready member has its first outcomes.
+
+    A member that joins a service whose other members are long known does not bring the start back.
+    """
+    unknown = (now.ready & ~known).any(-1)
+    if not unknown.any():
+        return np.asarray(~now.ready.any(-1))
     some = (now.ready & known).any(-1)
     early = (passed < START_REQUESTS) & (state.labels.sum(-1) < START_REQUESTS)
-    return np.asarray(~some | (unknown.any(-1) & early & ~_is_joined_late(state, now)))
-
-
-def _is_joined_late(state: LawState, now: Situation) -> Bools:
-    """Return (R,) whether the unknown members joined a service whose other members are long known."""
-    return np.asarray((state.labels * now.ready).max(-1) >= CATCH_UP_REQUESTS)
+    joined_late = (state.labels * now.ready).max(-1) >= CATCH_UP_REQUESTS
+    return np.asarray(~some | (unknown & early & ~joined_late))
 
 
 def _most_promising(state: LawState, accuracy: Floats, now: Situation) -> Floats:
@@ -148,7 +149,7 @@ def _smooth(weights: Floats, now: Situation, passed: Floats) -> Floats:
 
 
 def _with_floor(
-    weights: Floats, plan: Floats, accuracy: Floats, price: Floats, now: Situation, state: LawState
+    weights: Floats, plan: Floats, accuracy: Floats, price: Floats, passed: Floats, now: Situation, state: LawState
 ) -> Floats:
     """Give each ready member a little traffic, so that its estimates stay alive.
 
@@ -158,9 +159,9 @@ def _with_floor(
     within two standard errors). Members of which nothing is known share `TRIAL_SHARE`.
     """
     labels = state.old_labels + state.new_labels
-    others = np.maximum(now.ready.sum(-1, keepdims=True) - 1, 1)
-    number = ((state.served + now.pending).sum(-1) / now.expected)[:, None]
-    base = (0.005 + 0.05 / np.sqrt(number + 1.0)) / others
+    count = now.ready.sum(-1, keepdims=True)
+    others = np.maximum(count - 1, 1)
+    base = (0.005 + 0.05 / np.sqrt((passed / now.expected)[:, None] + 1.0)) / others
     mean_joules, mean_accuracy = (plan * now.joules).sum(-1, keepdims=True), (plan * accuracy).sum(-1, keepdims=True)
     price = np.where((plan > 0.0).sum(-1) > 1, price, 0.0)[:, None]
     cost = np.maximum(now.joules - mean_joules - price * (accuracy - mean_accuracy), 1e-9 * mean_joules)
@@ -168,10 +169,12 @@ def _with_floor(
     most = np.where(cost < 2.0 * error, np.maximum(base, TRIAL_SHARE / others), base)
     floor = np.minimum(most, EXPLORATION_JOULES / others * mean_joules / cost)
     strangers = now.ready & (labels < KNOWN_LABELS)
-    trial = np.minimum(TRIAL_SHARE, 20.0 / now.expected[:, None]) / np.maximum(strangers.sum(-1, keepdims=True), 1)
-    floor = np.where(strangers, np.maximum(base, trial), floor)
-    floor = np.where(now.ready & (now.ready.sum(-1, keepdims=True) > 1), floor, 0.0)
-    missing, spare = np.maximum(floor - weights, 0.0), np.maximum(weights - floor, 0.0)
+    if strangers.any():
+        trial = np.minimum(TRIAL_SHARE, 20.0 / now.expected[:, None]) / np.maximum(strangers.sum(-1, keepdims=True), 1)
+        floor = np.where(strangers, np.maximum(base, trial), floor)
+    floor = np.where(now.ready & (count > 1), floor, 0.0)
+    missing = np.maximum(floor - weights, 0.0)
+    spare = np.maximum(weights - floor, 0.0)
     room = spare.sum(-1, keepdims=True)
-    taken = missing.sum(-1, keepdims=True) / np.where(room > 0.0, room, 1.0)
-    return np.where(room > 0.0, weights + missing - spare * taken, weights)
+    taken = missing.sum(-1, keepdims=True) / np.maximum(room, 1e-300)
+    return np.asarray(np.where(room > 0.0, weights + missing - spare * taken, weights))

@@ -26,25 +26,34 @@ def solve_mixture(joules: ArrayLike, accuracy: ArrayLike, target: ArrayLike, usa
         np.asarray(usable, dtype=bool), np.asarray(joules), np.asarray(accuracy), np.asarray(target)[..., None]
     )
     shape, members = can.shape, can.shape[-1]
-    can, cost, level, tau = (array.reshape(-1, members) for array in (can, cost, level, tau))
-    cost, level, tau = np.where(can, cost, np.inf), np.where(can, level, -np.inf), tau[:, :1]
-    rows = np.arange(len(can))
+    cost, level, tau, can = (array.reshape(-1, members) for array in (cost, level, tau, can))
+    weights, reached = solve_rows(cost, level, tau[:, 0], can)
+    return np.asarray(weights.reshape(shape)), np.asarray(reached.reshape(shape[:-1]))
+
+
+def solve_rows(joules: Floats, accuracy: Floats, target: Floats, usable: Bools) -> tuple[Floats, Bools]:
+    """Return what `solve_mixture` does, for arrays (N, M) and targets (N,) that need no broadcasting."""
+    cost, level = np.where(usable, joules, np.inf), np.where(usable, accuracy, -np.inf)
+    rows, tau = np.arange(len(cost)), target[:, None]
     reaches = level >= tau - _SLACK
-    low, share, pair_cost = _cheapest_pair(cost, level, tau, can & ~reaches, reaches)
-    high = np.argmin(pair_cost, axis=1)
+    low, share, pair_cost = _cheapest_pair(cost, level, tau, usable & ~reaches, reaches)
+    high = pair_cost.argmin(1)
     single_cost = np.where(reaches, cost, np.inf)
-    single = np.argmin(single_cost, axis=1)
+    single = single_cost.argmin(1)
     alone = single_cost[rows, single] <= pair_cost[rows, high]
     reached = reaches.any(1)
-    most = np.argmin(np.where(level == level.max(1, keepdims=True), cost, np.inf), axis=1)
+    chosen = np.where(alone, single, high)
+    if not reached.all():
+        top = np.where(level == level.max(1, keepdims=True), cost, np.inf).argmin(1)
+        chosen = np.where(reached, chosen, top)
     weights = np.zeros(cost.shape)
-    weights[rows, np.where(reached, np.where(alone, single, high), most)] = 1.0
+    weights[rows, chosen] = 1.0
     mixed = np.flatnonzero(reached & ~alone)
     taken = share[mixed, high[mixed]]
     weights[mixed, high[mixed]] = taken
     weights[mixed, low[mixed, high[mixed]]] = 1.0 - taken
-    weights[~can.any(1)] = 0.0
-    return np.asarray(weights.reshape(shape)), np.asarray(reached.reshape(shape[:-1]))
+    weights[~usable.any(1)] = 0.0
+    return weights, reached
 
 
 def _cheapest_pair(
