@@ -69,18 +69,19 @@ def _draw_load(axis: Axes, recording: Recording) -> None:
 
 
 def _draw_weights(axis: Axes, moments: list[Moment]) -> None:
-    axis.set_title("traffic weights (solid and dashed: one line style per service)")
     services = sorted({service for moment in moments for service in moment.weights})
-    for service, style in zip(services, ("-", "--", ":", "-."), strict=False):
+    styles = dict(zip(services, ("-", "--", ":", "-."), strict=False))
+    names = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash-dotted"}
+    axis.set_title("traffic weights (" + ", ".join(f"{names[style]}: {name}" for name, style in styles.items()) + ")")
+    for service, style in styles.items():
         for variant in sorted({name for moment in moments for name in moment.weights.get(service, {})}):
             points = [(m.at_seconds, m.weights[service].get(variant)) for m in moments if service in m.weights]
             known = [(at, share) for at, share in points if share is not None]
-            axis.step(
-                *zip(*known, strict=True), where="post", ls=style, color=_colour(variant), label=f"{service}: {variant}"
-            )
+            label = variant if service == services[0] else None
+            axis.step(*zip(*known, strict=True), where="post", ls=style, color=_colour(variant), label=label)
     axis.set_ylim(-0.02, 1.02)
     if services:
-        axis.legend(loc="upper right", fontsize=7)
+        axis.legend(loc="upper right", fontsize=8, framealpha=0.7)
 
 
 def _draw_replicas(axis: Axes, moments: list[Moment]) -> None:

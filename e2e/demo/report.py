@@ -167,8 +167,8 @@ def _writes(recording: Recording) -> dict[str, Any]:
     return {
         "writes_when_steady": steady.changes,
         "steady": {
-            "definition": "from 45 s after Ready (the scale-down window and its drain) no load and nothing applied; the operator's "
-            "accepted writes in the API server's audit log, the Lease and status apart",
+            "definition": "no load and nothing applied, from 45 s after Ready (scale-down window and drain) on; the "
+            "operator's accepted writes in the API server's audit log, the Lease and status apart",
             **asdict(steady),
             "status_checkpoints_allowed": len(names) * (1 + int(steady.seconds // 60)),
         },
