@@ -13,6 +13,7 @@ from wattzoo.status.checkpoint import is_due
 from wattzoo.status.conditions import Judgement, note_transitions, set_conditions
 from wattzoo.status.reference import render_reference
 from wattzoo.status.report import render_decimal
+from wattzoo.status.traffic import JUDGED
 
 REF = Ref(NAMESPACE, "chat")
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "conditions.md"
@@ -43,9 +44,13 @@ def test_the_transition_time_moves_only_when_the_status_changes() -> None:
 
 def test_a_kept_judgement_lets_the_earlier_one_stand() -> None:
     agree = Judgement(ConditionType.TRAFFIC_PROGRAMMED, "True", Reason.SHARES_AGREE)
-    few = Judgement(ConditionType.TRAFFIC_PROGRAMMED, "Unknown", Reason.TOO_FEW_REQUESTS, kept=True)
+    few = Judgement(ConditionType.TRAFFIC_PROGRAMMED, "Unknown", Reason.TOO_FEW_REQUESTS, keeps=JUDGED)
     (row,) = set_conditions(with_conditions([agree]), [few], 1, START_SECONDS)
     assert (row.status, row.reason) == ("True", "SharesAgree")
+    # A route that was refused or not yet answered for has been accepted since: that is no judgement of shares.
+    refused = Judgement(ConditionType.TRAFFIC_PROGRAMMED, "False", Reason.ROUTE_NOT_ACCEPTED)
+    (row,) = set_conditions(with_conditions([refused]), [few], 1, START_SECONDS)
+    assert (row.status, row.reason) == ("Unknown", "TooFewRequests")
     (first,) = set_conditions(make_llm_service(), [few], 1, START_SECONDS)
     assert (first.status, first.reason) == ("Unknown", "TooFewRequests")
 

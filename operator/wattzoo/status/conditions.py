@@ -25,13 +25,13 @@ NEUTRAL = frozenset({ConditionType.PROGRESSING, ConditionType.PAUSED})
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One condition as judged now. `kept` says that nothing could be judged and an earlier judgement stands."""
+    """One condition as judged now. `keeps`: reasons of an earlier judgement that stands, as nothing could be judged."""
 
     type: ConditionType
     status: Truth
     reason: Reason
     message: str = ""
-    kept: bool = False
+    keeps: frozenset[Reason] = frozenset()
 
     def __post_init__(self) -> None:
         if not allows(self.type, self.reason):
@@ -66,7 +66,7 @@ def set_conditions(
     rows = {}
     for judged in judgements:
         old = before.get(judged.type)
-        if judged.kept and old is not None and old.get("reason") in set(Reason):
+        if old is not None and old.get("reason") in judged.keeps:
             rows[judged.type] = _keep(judged.type, old, generation, at_seconds)
             continue
         changed_at = at_seconds

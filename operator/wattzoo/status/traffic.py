@@ -21,6 +21,8 @@ DEVIATIONS = 4.0
 """Standard deviations that a share may be off: with 16 backends judged every 15 s, one false alarm in about a month."""
 MIN_REQUESTS = 50
 """Requests since the weights were last changed before shares say anything."""
+JUDGED = frozenset({Reason.SHARES_AGREE, Reason.SHARES_DISAGREE})
+"""What stands while there are too few; that a gateway had not answered yet or had refused does not."""
 
 
 def _is_parent(status: Mapping[str, Any], parent: ParentRef, namespace: str) -> bool:
@@ -85,7 +87,7 @@ def judge_traffic(
     total = sum(load.counted.values())
     if total < MIN_REQUESTS:
         text = f"fewer than {MIN_REQUESTS} requests since the weights changed"
-        return Judgement(kind, "Unknown", Reason.TOO_FEW_REQUESTS, text, kept=True)
+        return Judgement(kind, "Unknown", Reason.TOO_FEW_REQUESTS, text, JUDGED)
     disagreement = find_disagreement(weights, load.counted)
     if disagreement is not None:
         return Judgement(kind, "False", Reason.SHARES_DISAGREE, disagreement)
