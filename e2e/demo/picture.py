@@ -65,7 +65,7 @@ def _draw_load(axis: Axes, recording: Recording) -> None:
     colours = SERVICE_COLOURS[: len(services)]
     if any(sent):
         axis.hist(sent, bins=edges, weights=weights, stacked=True, label=services, color=colours, alpha=0.8)
-        axis.legend(loc="upper right")
+        axis.legend(loc="upper left")
 
 
 def _draw_weights(axis: Axes, moments: list[Moment]) -> None:
