@@ -65,7 +65,7 @@ def run_demo(args: argparse.Namespace, console: Console) -> int:
             console.print("everything taken down", highlight=False)
             if code != 0:
                 console.print(f"the logs of this run are in {cluster.logs_dir}", highlight=False)
-    return code
+    return code if code >= 0 else 128 - code
 
 
 def judge(folder: Path, console: Console) -> int:
