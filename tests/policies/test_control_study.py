@@ -188,6 +188,17 @@ def test_a_member_that_leaves_gets_nothing_and_the_rest_carry_on() -> None:
     assert result.met.all()
 
 
+def test_correlated_blocks_cost_what_their_correlation_makes_of_the_bound() -> None:
+    # requests come in blocks of 50 from one group: the share of a block varies far more than 50 independent requests
+    rng = np.random.default_rng(4)
+    blocks = rng.integers(0, 10, (20, 240)).repeat(50, axis=1)
+    requests = blocks * 400 + rng.integers(0, 400, blocks.shape)
+    bounds, visible = make_intervals(12_000, 200, 1)
+    result = run(make_stream(requests, 3, bounds, visible))
+    assert result.met.mean() >= 0.9
+    assert result.worst_deficit.max() < 0.05
+
+
 def test_bursts_in_which_everything_fails_are_survived() -> None:
     outcomes = ZOO.outcomes.copy()
     burst = Zoo(ZOO.members, outcomes, ZOO.joules, ZOO.group)

@@ -25,10 +25,11 @@ def solve_mixture(joules: ArrayLike, accuracy: ArrayLike, target: ArrayLike, usa
     can, cost, level, tau = np.broadcast_arrays(
         np.asarray(usable, dtype=bool), np.asarray(joules), np.asarray(accuracy), np.asarray(target)[..., None]
     )
-    shape, members = can.shape, can.shape[-1]
+    shape: tuple[int, ...] = can.shape
+    members = shape[-1]
     cost, level, tau, can = (array.reshape(-1, members) for array in (cost, level, tau, can))
     weights, reached = solve_rows(cost, level, tau[:, 0], can)
-    return np.asarray(weights.reshape(shape)), np.asarray(reached.reshape(shape[:-1]))
+    return np.reshape(weights, shape), np.reshape(reached, shape[:-1])
 
 
 def solve_rows(joules: Floats, accuracy: Floats, target: Floats, usable: Bools) -> tuple[Floats, Bools]:
@@ -41,12 +42,12 @@ def solve_rows(joules: Floats, accuracy: Floats, target: Floats, usable: Bools) 
     single_cost = np.where(reaches, cost, np.inf)
     single = single_cost.argmin(1)
     alone = single_cost[rows, single] <= pair_cost[rows, high]
-    reached = reaches.any(1)
+    reached: Bools = np.asarray(reaches.any(1))
     chosen = np.where(alone, single, high)
     if not reached.all():
         top = np.where(level == level.max(1, keepdims=True), cost, np.inf).argmin(1)
         chosen = np.where(reached, chosen, top)
-    weights = np.zeros(cost.shape)
+    weights: Floats = np.zeros(cost.shape)
     weights[rows, chosen] = 1.0
     mixed = np.flatnonzero(reached & ~alone)
     taken = share[mixed, high[mixed]]
