@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -19,6 +19,7 @@ from wattzoo.api.conditions import MEANINGS, Condition, ConditionType, Reason, a
 from wattzoo.api.v1alpha1 import (
     MAX_REPLICAS,
     AcceleratorPool,
+    Controller,
     ControllerState,
     Decision,
     EnergyStatus,
@@ -34,6 +35,7 @@ from wattzoo.api.v1alpha1 import (
     timestamp,
 )
 from wattzoo.errors import InvalidSpec, Problem, WattZooError
+from wattzoo_policies.registry import make_policy
 
 GOOD = good_samples()
 
@@ -48,10 +50,23 @@ def test_a_parsed_service_has_snake_case_attributes_and_defaults() -> None:
     parsed = parse_llm_service(service())
     assert parsed.spec.safest_member == "large"
     assert parsed.spec.controller.interval_seconds == 15
-    parameters = parsed.spec.controller.mess_plus_parameters()
-    assert parameters.v_per_megajoule / 1e6 == 1e-4, "the published V, per joule"
-    assert parameters.exploration_per_mille / 1000 == 0.1, "the published c"
+    assert parsed.spec.controller.policy == "MESSPlusAnytime"
+    assert parsed.spec.controller.policy_parameters()["delta"] == 0.05
     assert parsed.spec.members is None, "unset is not empty: all members of the pool"
+
+
+def test_every_policy_of_the_api_is_made_with_the_parameters_of_its_block() -> None:
+    members = [{"name": "large", "accuracyPriorPerMille": 700, "priorSamples": 10}]
+    for policy in get_args(Controller.model_fields["policy"].annotation):
+        controller = parse_llm_service(service(controller={"policy": policy}, members=members)).spec.controller
+        assert make_policy(policy, controller.policy_parameters()).name == policy
+    published = parse_llm_service(service(controller={"policy": "MESSPlus"})).spec.controller.policy_parameters()
+    assert (published["v_per_joule"], published["exploration"]) == (1e-4, 0.1), "V per joule and c as published"
+    written = {"policy": "PrimalDual", "primalDual": {"stepPerMille": 500, "explorationPerMille": 0}}
+    assert parse_llm_service(service(controller=written)).spec.controller.policy_parameters() == {
+        "step": 0.5,
+        "exploration": 0.0,
+    }
 
 
 def test_the_error_names_object_field_value_and_rule() -> None:

@@ -7,7 +7,6 @@ from itertools import combinations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
-from pydantic.alias_generators import to_camel
 
 from wattzoo.api.base import (
     LIST_ATOMIC,
@@ -24,25 +23,12 @@ from wattzoo.api.base import (
     PerMille,
     Rule,
 )
+from wattzoo.api.controller import FIXED_MIXTURE, Controller
 from wattzoo.api.llm_service_status import LLMServiceStatus
 
 LABEL_NAME_PATTERN = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_NAME_PATTERN)]
 MatchValue = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9._:/@ -]*$")]
-
-POLICY_BLOCKS = (("MESSPlus", "mess_plus"),)
-"""Each controller policy with the one parameter block that belongs to it."""
-
-
-def _belongs_to_policy(policy: str, block: str) -> Rule:
-    """The rule that a parameter block may only be written for its own policy; it bites from the second policy on."""
-    wire_name = to_camel(block)
-    return Rule(
-        cel=f"self.policy == '{policy}' || !has(self.{wire_name})",
-        message=f"{wire_name} has no effect with another policy than {policy}: remove it",
-        holds=lambda self: self.policy == policy or getattr(self, block) is None,
-        field=f".{wire_name}",
-    )
 
 
 class ModelPoolRef(ApiModel):
@@ -119,45 +105,6 @@ class ServiceLevel(ApiModel):
     latency: Annotated[
         LatencyTarget | None, Field(description="How fast they must be; unset: no bound beyond a server's capacity.")
     ] = None
-
-
-class MESSPlusParameters(ApiModel):
-    """Parameters of MESSPlus: minimise V * energy + queue * (target - expected satisfaction)."""
-
-    v_per_megajoule: Annotated[
-        Integer,
-        Field(
-            ge=1,
-            le=1_000_000_000,
-            description="V, the weight of energy against debt, per megajoule; the published 1e-4 per joule is 100. "
-            "Larger saves energy and tolerates more debt.",
-        ),
-    ] = 100
-    exploration_per_mille: Annotated[
-        PerMille,
-        Field(
-            description="c in thousandths: the t-th request is explored with probability min(1, c / t^(1/4)). "
-            "The published .1 is 100; 0 never explores."
-        ),
-    ] = 100
-
-
-class Controller(ApiModel):
-    """The policy that chooses the weights."""
-
-    policy: Annotated[Literal["MESSPlus"], Field(description="Name of the policy.")] = "MESSPlus"
-    interval_seconds: Annotated[
-        Integer, Field(ge=5, le=300, description="Seconds from one choice of weights to the next.")
-    ] = 15
-    mess_plus: Annotated[
-        MESSPlusParameters | None, Field(description="Parameters of the policy MESSPlus; unset: the published ones.")
-    ] = None
-
-    RULES: ClassVar[tuple[Rule, ...]] = tuple(_belongs_to_policy(policy, block) for policy, block in POLICY_BLOCKS)
-
-    def mess_plus_parameters(self) -> MESSPlusParameters:
-        """The block as written, or the published parameters where it is unset."""
-        return self.mess_plus or MESSPlusParameters()
 
 
 class ParentRef(ApiModel):
@@ -319,6 +266,16 @@ class LLMServiceSpec(ApiModel):
             message="safestMember must be one of members",
             holds=lambda s: s.members is None or any(member.name == s.safest_member for member in s.members),
             field=".safestMember",
+        ),
+        Rule(
+            cel=f"!has(self.controller) || self.controller.policy != '{FIXED_MIXTURE}' || "
+            "(has(self.members) && self.members.all(m, has(m.accuracyPriorPerMille)))",
+            message=f"policy {FIXED_MIXTURE} needs members, each with accuracyPriorPerMille: it knows nothing else",
+            holds=lambda s: (
+                s.controller.policy != FIXED_MIXTURE
+                or (s.members is not None and all(m.accuracy_prior_per_mille is not None for m in s.members))
+            ),
+            field=".members",
         ),
     )
 

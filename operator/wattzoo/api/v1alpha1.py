@@ -12,15 +12,19 @@ from wattzoo.api.accelerator_pool import (
 )
 from wattzoo.api.base import API_VERSION, GROUP, VERSION, ObjectMeta, bounded_items, timestamp
 from wattzoo.api.conditions import Condition, ConditionType, Reason
+from wattzoo.api.controller import (
+    Controller,
+    MESSPlusAnytimeParameters,
+    MESSPlusParameters,
+    PrimalDualParameters,
+)
 from wattzoo.api.llm_service import (
     AccuracyTarget,
-    Controller,
     Feedback,
     LatencyBound,
     LatencyTarget,
     LLMService,
     LLMServiceSpec,
-    MESSPlusParameters,
     ModelPoolRef,
     ParentRef,
     PrometheusFeedback,
@@ -109,6 +113,7 @@ __all__ = [
     "LatencyBound",
     "LatencyTarget",
     "LedgerStatus",
+    "MESSPlusAnytimeParameters",
     "MESSPlusParameters",
     "Member",
     "MemberStatus",
@@ -124,6 +129,7 @@ __all__ = [
     "ParentRef",
     "Percentiles",
     "Plan",
+    "PrimalDualParameters",
     "ProfilePoint",
     "ProfileStartup",
     "PrometheusFeedback",

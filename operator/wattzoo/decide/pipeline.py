@@ -60,10 +60,8 @@ class ServiceInputs:
 
 
 def make_service_policy(spec: LLMServiceSpec) -> ControllerPolicy[Any]:
-    """The policy that the spec names, with its parameters in the policy's own units (V per joule, shares)."""
-    block = spec.controller.mess_plus_parameters()
-    parameters = {"v_per_joule": block.v_per_megajoule / 1e6, "exploration": block.exploration_per_mille / 1e3}
-    return make_policy(spec.controller.policy, parameters)
+    """The policy that the spec names, with its parameters in the policy's own units."""
+    return make_policy(spec.controller.policy, spec.controller.policy_parameters())
 
 
 def declared_members(spec: LLMServiceSpec, pool_members: tuple[str, ...]) -> tuple[Member, ...]:
