@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 900
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report's folder after one run, in a cluster of its own."""
     out = tmp_path_factory.mktemp("demo-report")
-    command = [sys.executable, "-m", "e2e.demo", "--minutes", str(MINUTES), "--out", str(out)]
+    command = [sys.executable, "-m", "e2e.demo", "--minutes", str(MINUTES), "--out", str(out), "--steady-seconds", "30"]
     done = subprocess.run(
         command,
         cwd=settings.REPOSITORY,
