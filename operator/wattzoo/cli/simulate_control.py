@@ -28,41 +28,57 @@ def simulate() -> None:
     """Replay recorded requests before applying anything."""
 
 
+OutcomesOption = Annotated[
+    Path, typer.Option(help="Outcomes, Parquet or CSV: request_id, model, correct, joules (zoo).")
+]
+AlphaOption = Annotated[float, typer.Option(help="Target share of satisfied requests.")]
+RequestsOption = Annotated[Path | None, typer.Option(help="Requests: request_id, category (for orders, Threshold).")]
+StreamOption = Annotated[Path | None, typer.Option(help="Arrivals: t_s, request_id (pool_event).")]
+ZooOption = Annotated[str | None, typer.Option(help="Zoo of the outcomes file, where it holds several.")]
+EnergyColumnOption = Annotated[
+    str | None, typer.Option(help="Column of joules (default: the first that starts with energy, joules or cost).")
+]
+JoulesOption = Annotated[list[str] | None, typer.Option(help="MEMBER=JOULES instead of a column; repeatable.")]
+PolicyOption = Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(POLICIES)}; repeatable (default: all).")]
+SafestOption = Annotated[str | None, typer.Option(help="Where traffic starts (default: the most accurate).")]
+RequestsCountOption = Annotated[int | None, typer.Option(help="Requests per seed (default: 20000, or the stream's).")]
+OrderOption = Annotated[str, typer.Option(help=f"How requests are drawn without --stream: {', '.join(ORDERS)}.")]
+IntervalRequestsOption = Annotated[int, typer.Option(help="Requests between two decisions.")]
+IntervalSecondsOption = Annotated[
+    float | None, typer.Option(help="Seconds between two decisions, with --stream; instead of requests.")
+]
+LagIntervalsOption = Annotated[int, typer.Option(help="Intervals until the outcomes of one are counted.")]
+FeedbackOption = Annotated[float, typer.Option(help="Share of requests that give feedback.")]
+FeedbackDelaySecondsOption = Annotated[float, typer.Option(help="How late feedback comes, with --stream.")]
+DeltaOption = Annotated[float, typer.Option(help="Promised probability of a violation.")]
+SeedsOption = Annotated[int, typer.Option(help="Independent runs.")]
+SeedOption = Annotated[int, typer.Option(help="Of the random numbers.")]
+JsonFileOption = Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")]
+
+
 @app.command()
 def control(  # noqa: PLR0913 - one parameter per option
     *,
-    outcomes: Annotated[Path, typer.Option(help="Outcomes, Parquet or CSV: request_id, model, correct, joules [zoo].")],
-    alpha: Annotated[float, typer.Option(help="Target share of satisfied requests.")],
-    requests: Annotated[
-        Path | None, typer.Option(help="Requests: request_id, category (for orders, Threshold).")
-    ] = None,
-    stream: Annotated[Path | None, typer.Option(help="Arrivals: t_s, request_id [pool_event].")] = None,
-    zoo: Annotated[str | None, typer.Option(help="Zoo of the outcomes file, where it holds several.")] = None,
-    energy_column: Annotated[
-        str | None, typer.Option(help="Column of joules [default: the first that starts with energy, joules or cost].")
-    ] = None,
-    joules: Annotated[list[str] | None, typer.Option(help="MEMBER=JOULES instead of a column; repeatable.")] = None,
-    policy: Annotated[
-        list[str] | None, typer.Option(help=f"Of {', '.join(POLICIES)}; repeatable [default: all].")
-    ] = None,
-    safest: Annotated[str | None, typer.Option(help="Where traffic starts [default: the most accurate].")] = None,
-    requests_count: Annotated[
-        int | None, typer.Option(help="Requests per seed [default: 20000, or the stream's].")
-    ] = None,
-    order: Annotated[
-        str, typer.Option(help=f"How requests are drawn without --stream: {', '.join(ORDERS)}.")
-    ] = "independent",
-    interval_requests: Annotated[int, typer.Option(help="Requests between two decisions.")] = 200,
-    interval_seconds: Annotated[
-        float | None, typer.Option(help="Seconds between two decisions, with --stream; instead of requests.")
-    ] = None,
-    lag_intervals: Annotated[int, typer.Option(help="Intervals until the outcomes of one are counted.")] = 1,
-    feedback: Annotated[float, typer.Option(help="Share of requests that give feedback.")] = 1.0,
-    feedback_delay_seconds: Annotated[float, typer.Option(help="How late feedback comes, with --stream.")] = 0.0,
-    delta: Annotated[float, typer.Option(help="Promised probability of a violation.")] = 0.05,
-    seeds: Annotated[int, typer.Option(help="Independent runs.")] = 50,
-    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    outcomes: OutcomesOption,
+    alpha: AlphaOption,
+    requests: RequestsOption = None,
+    stream: StreamOption = None,
+    zoo: ZooOption = None,
+    energy_column: EnergyColumnOption = None,
+    joules: JoulesOption = None,
+    policy: PolicyOption = None,
+    safest: SafestOption = None,
+    requests_count: RequestsCountOption = None,
+    order: OrderOption = "independent",
+    interval_requests: IntervalRequestsOption = 200,
+    interval_seconds: IntervalSecondsOption = None,
+    lag_intervals: LagIntervalsOption = 1,
+    feedback: FeedbackOption = 1.0,
+    feedback_delay_seconds: FeedbackDelaySecondsOption = 0.0,
+    delta: DeltaOption = 0.05,
+    seeds: SeedsOption = 50,
+    seed: SeedOption = 1,
+    json_file: JsonFileOption = None,
 ) -> None:
     """Replay request outcomes against control laws and compare joules with the blind optimum of the same stream."""
     try:
