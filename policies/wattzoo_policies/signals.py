@@ -77,13 +77,15 @@ class Observation:
 
     `outcomes` are cumulative counters as scraped; `None` says the source was unreachable or stale, an empty tuple says
     it answered and there is no series yet. `alpha` is the target in force for the outcomes that are new here. `served`
-    are cumulative requests by member, judged or not; `None` where nobody counts them.
+    are cumulative requests by member, judged or not; `None` where nobody counts them. `rebase` says that the outcomes
+    come from another source than those before: they are a new base, and nothing of them is new.
     """
 
     at_seconds: float
     alpha: float
     outcomes: tuple[OutcomeCounter, ...] | None
     served: tuple[ServedCounter, ...] | None = None
+    rebase: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,11 +130,32 @@ def test_any_history_of_increments_repeats_and_restarts_is_counted_exactly(
     assert ledger_from_body(ledger_to_body(ledger)) == ledger
 
 
-def test_series_are_forgotten_oldest_first_beyond_the_limit() -> None:
-    counts: Counts = {("a", f"pod-{i}", True): 1.0 for i in range(MAX_SERIES + 20)}
-    ledger = feed(make_ledger(["a"]), observe(0, {}), observe(1, counts))
-    assert ledger.outcomes.total == MAX_SERIES + 20
+def pods(first: int, last: int, value: float) -> Counts:
+    return {("a", f"pod-{i}", True): value for i in range(first, last)}
+
+
+def test_series_beyond_the_limit_are_left_out_and_never_counted_twice() -> None:
+    ledger = feed(make_ledger(["a"]), observe(0, {}), observe(1, pods(0, MAX_SERIES + 20, 1.0)))
+    assert ledger.outcomes.total == MAX_SERIES
+    ledger = feed(ledger, observe(2, pods(0, MAX_SERIES + 20, 3.0)), observe(3, pods(0, MAX_SERIES + 20, 3.0)))
+    assert ledger.outcomes.total == 3 * MAX_SERIES
     assert len(ledger.counters) == MAX_SERIES
+
+
+def test_series_that_are_gone_make_room_for_new_ones() -> None:
+    ledger = feed(make_ledger(["a"]), observe(0, {}), observe(1, pods(0, MAX_SERIES, 1.0)))
+    ledger = feed(ledger, observe(2, pods(10, MAX_SERIES + 5, 2.0)))  # ten pods went, five came with 2 each
+    assert ledger.outcomes.total == 10 * 1 + (MAX_SERIES - 10) * 2 + 5 * 2
+    ledger = feed(ledger, observe(3, pods(9, MAX_SERIES + 5, 2.0)))  # one comes back and was not forgotten
+    assert ledger.outcomes.total == 9 * 1 + (MAX_SERIES - 9) * 2 + 5 * 2
+
+
+def test_another_source_is_a_new_base() -> None:
+    ledger = feed(make_ledger(["a"]), observe(0, {}), observe(1, {("a", "old", True): 7}))
+    switched = Observation(2, 0.5, (OutcomeCounter("a", "new", satisfied=True, count=900.0),), rebase=True)
+    ledger = feed(ledger, switched, observe(3, {("a", "new", True): 904.0}))
+    assert ledger.outcomes.total == 7 + 4
+    assert ledger.since_seconds == 0
 
 
 def test_damaged_numbers_are_refused() -> None:

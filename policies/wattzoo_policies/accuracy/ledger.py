@@ -20,7 +20,8 @@ OTHER = ""
 """Row that collects outcomes of members which the pool does not (or no longer) know."""
 
 MAX_SERIES = 100
-"""Series remembered at once; the longest unseen is forgotten first. Keeps a state below 4 kB."""
+"""Series remembered at once, which bounds a state. The longest unseen is forgotten first; while all are seen, further
+ones are left uncounted: feedback is then partial, which is better than counting a forgotten series from zero again."""
 
 GRACE_REQUESTS = 1000
 """Outcomes before a running deficit counts: below that a share moves by points on luck alone."""
@@ -82,18 +83,20 @@ def count(ledger: Ledger, observation: Observation) -> tuple[Ledger, dict[str, O
     """Fold cumulative counters into the ledger.
 
     Returns the ledger and the outcomes that are new, by member. Nothing is new when the source did not answer, when
-    the observation is older than the last one, or at the very first answer (what happened before we watched is not
-    ours to promise). A series first seen later starts at zero; a count below the last one is a reset.
+    the observation is older than the last one, at the very first answer (what happened before we watched is not ours
+    to promise) or at the first answer of another source. A series first seen later starts at zero; a count below the
+    last one is a reset.
     """
     last_at = ledger.at_seconds
     if observation.outcomes is None or (last_at is not None and observation.at_seconds < last_at):
         return ledger, {}
     begun = ledger.since_seconds is not None
-    counters = dict(ledger.counters)
+    based = begun and not observation.rebase
+    counters = dict(ledger.counters) if based else {}
     fresh: dict[str, Outcomes] = {}
     resets = ledger.counter_resets
-    for key, counter in _latest(observation.outcomes).items():
-        last = counters.pop(key, 0.0 if begun else counter.count)
+    for key, counter in _make_room(counters, _latest(observation.outcomes)).items():
+        last = counters.pop(key, 0.0 if based else counter.count)
         counters[key] = counter.count
         resets += counter.count < last
         increase = counter.count - last if counter.count >= last else counter.count
@@ -101,8 +104,6 @@ def count(ledger: Ledger, observation: Observation) -> tuple[Ledger, dict[str, O
             member = counter.member if counter.member in ledger.members else OTHER
             new = Outcomes(increase if counter.satisfied else 0.0, increase)
             fresh[member] = fresh.get(member, Outcomes()).plus(new)
-    while len(counters) > MAX_SERIES:
-        counters.pop(next(iter(counters)))
     members = dict(ledger.members)
     for member, new in fresh.items():
         members[member] = members.get(member, Outcomes()).plus(new)
@@ -178,6 +179,17 @@ def _latest(counters: tuple[OutcomeCounter, ...]) -> dict[str, OutcomeCounter]:
         if key not in latest or latest[key].count < counter.count:
             latest[key] = counter
     return latest
+
+
+def _make_room(counters: dict[str, float], latest: Mapping[str, OutcomeCounter]) -> dict[str, OutcomeCounter]:
+    """Return the counters that can be remembered: known series first, then new ones in place of those unseen now."""
+    known = {key: counter for key, counter in latest.items() if key in counters}
+    new = {key: counter for key, counter in latest.items() if key not in counters}
+    unseen = [key for key in counters if key not in latest]
+    while unseen and len(counters) + len(new) > MAX_SERIES:
+        del counters[unseen.pop(0)]
+    room = max(0, MAX_SERIES - len(counters))
+    return known | dict(list(new.items())[:room])
 
 
 def _worst_deficit(ledger: Ledger) -> float | None:
