@@ -42,7 +42,7 @@ def draw_picture(recording: Recording, report: Mapping[str, Any], path: Path) ->
         axis.grid(alpha=0.25)
     figure.suptitle(_headline(report), fontsize=13)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 
