@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, ClusterError, CommandError
 from e2e.cluster.gateway import GATEWAY_NAME, listener_name
 from e2e.demo import settings
 from e2e.emulator import launch
@@ -76,11 +76,23 @@ class Scene:
         """Wait until both services are Ready, all replicas that are wanted are there, and the gateway listens."""
         timeout = f"--timeout={READY_TIMEOUT_SECONDS:.0f}s"
         names = [f"llmservice/{name}" for name in settings.SERVICES]
-        self.cluster.kubectl("wait", "-n", settings.NAMESPACE, "--for=condition=Ready", timeout, *names)
         settled = ("--for=condition=Progressing=False", f"modelpool/{settings.POOL}", *names)
-        self.cluster.kubectl("wait", "-n", settings.NAMESPACE, timeout, *settled)
+        try:
+            self.cluster.kubectl("wait", "-n", settings.NAMESPACE, "--for=condition=Ready", timeout, *names)
+            self.cluster.kubectl("wait", "-n", settings.NAMESPACE, timeout, *settled)
+        except CommandError as error:
+            raise ClusterError(f"{error}\n{self.explain_waiting()}") from error
         listener = listener_name(settings.NAMESPACE, GATEWAY_NAME)
         self.cluster.wait_until(lambda: listener in self.cluster.envoy_listeners(), 60.0, f"Envoy listens: {listener}")
+
+    def explain_waiting(self) -> str:
+        """Return what the objects and the operator say of themselves, for whom a wait was in vain."""
+        columns = "KIND:.kind,NAME:.metadata.name,READY:.status.conditions[?(@.type=='Ready')].message"
+        kinds = "modelpool,llmservice"
+        said = self.cluster.kubectl(
+            "get", kinds, "-n", settings.NAMESPACE, "-o", f"custom-columns={columns}", check=False
+        )
+        return f"{said}{self.cluster.tail('operator', 5)}"
 
     def start_load(self, shape: LoadShape) -> None:
         """Start the load generator; its records go to `load.jsonl`."""
