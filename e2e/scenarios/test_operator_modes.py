@@ -51,11 +51,12 @@ def annotate(stack: Stack, namespace: str, value: str | None) -> None:
 def test_a_pause_freezes_and_leaving_it_does_not_jump(stack: Stack, zoo: Zoo) -> None:
     namespace = zoo.namespace
     pool = zoo.pool(small(least=2), medium(least=1, most=1), large())
-    stack.apply(*zoo.all(zoo.service("chat", 700), pool=pool))
+    mixed = zoo.service("chat", 700, members=("small", "large"))
+    stack.apply(*zoo.all(mixed, pool=pool))
     stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
     stack.wait_answer(zoo.hostname("chat"))
     with stack.load(zoo.target("chat"), 3.0) as load:
-        load.wait_more(120, timeout=120.0)
+        load.wait_more(75, timeout=120.0)
         annotate(stack, namespace, "true")
         for kind, name in (("modelpool", "zoo"), ("llmservice", "chat")):
             stack.wait_condition(kind, namespace, name, "Paused", "True", "PausedByAnnotation")

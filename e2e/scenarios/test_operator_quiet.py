@@ -13,7 +13,8 @@ from e2e.stack import OWNED, Manifest, Stack, eventually
 
 STEADY_SECONDS = 92.0
 CHECKPOINT_SECONDS = 60.0
-RPS = 3.0
+RPS = 5.0
+"""Enough for fifty requests in the window of fifteen seconds, below which shares are not judged."""
 
 
 def target_of(entry: Manifest) -> str:
@@ -43,7 +44,7 @@ def generations(stack: Stack, namespace: str) -> dict[tuple[str, str], int]:
 
 def test_a_steady_service_and_a_second_apply_write_nothing(stack: Stack, zoo: Zoo) -> None:
     namespace = zoo.namespace
-    pool = zoo.pool(small(least=2), medium(least=1, most=1), large())
+    pool = zoo.pool(small(least=4), medium(least=1, most=1), large())
     manifests = zoo.all(zoo.service("chat", 400), pool=pool)
     stack.apply(*manifests)
     stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
@@ -62,7 +63,7 @@ def test_a_steady_service_and_a_second_apply_write_nothing(stack: Stack, zoo: Zo
         before = versions(stack, namespace), generations(stack, namespace)
         mark = stack.audit_mark()
         stack.apply(*manifests)
-        load.wait_more(45)
+        load.wait_more(75)
         assert (versions(stack, namespace), generations(stack, namespace)) == before
         again = {target_of(entry) for entry in stack.writes(namespace, mark)}
         assert again <= {"llmservices/status chat", "modelpools/status zoo"}

@@ -7,8 +7,8 @@ from e2e.stack import Load, Stack
 from e2e.timeline import Timeline
 
 RPS = 3.0
-INTERVALS = 60
-"""Requests that are waited for: at three a second, four intervals of the service and ten of the pool."""
+INTERVALS = 45
+"""Requests that are waited for: at three a second, three intervals of the service and seven of the pool."""
 LARGEST_SHIFT = 0.1
 """Share of the traffic that the policy may move by itself in this time; one that forgot everything moves most of it."""
 
@@ -26,12 +26,13 @@ def go_on(load: Load, timeline: Timeline) -> None:
 
 def test_stop_kill_restart_and_takeover_move_nothing(stack: Stack, zoo: Zoo) -> None:
     namespace = zoo.namespace
-    pool = zoo.pool(small(least=2), medium(least=1, most=1), large())
-    stack.apply(*zoo.all(zoo.service("chat", 700), pool=pool))
+    pool = zoo.pool(small(least=2), medium(least=1), large())
+    mixed = zoo.service("chat", 700, members=("small", "large"))
+    stack.apply(*zoo.all(mixed, pool=pool))
     stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
     stack.wait_answer(zoo.hostname("chat"))
     with stack.load(zoo.target("chat"), RPS) as load:
-        load.wait_more(150, timeout=120.0)  # the ledger knows what it needs, weights have found their place
+        load.wait_more(90, timeout=120.0)  # the ledger knows what it needs, weights have found their place
         stack.wait_condition("modelpool", namespace, "zoo", "Progressing", "False")
         generations = {d["metadata"]["name"]: d["metadata"]["generation"] for d in stack.all("deployment", namespace)}
         with Timeline(stack, namespace, "chat") as timeline:

@@ -73,15 +73,20 @@ class Zoo:
         return f"{self.namespace}/{service}={self.hostname(service)}"
 
     def profiles(self) -> list[Manifest]:
-        """The demo's profiles with a short start; small's is cut to four requests at a time, so that it must scale."""
+        """The demo's profiles with a short start.
+
+        Small's is cut to four requests at a time, so that it must scale, and to the shape of the table's requests, so
+        that its capacity is known before the first one.
+        """
         found = []
         for name in ("small-l4", "medium-a100", "large-h100x4"):
             profile: Manifest = yaml.safe_load((PROFILES / f"{name}.yaml").read_text("utf-8"))
             profile["metadata"]["namespace"] = self.namespace
             profile["spec"]["startup"] = {"seconds": STARTUP_SECONDS, "joules": 100 * STARTUP_SECONDS}
             found.append(profile)
+        tokens = {"inputTokens": PROMPT_TOKENS, "contextTokens": PROMPT_TOKENS + OUTPUT_TOKENS // 2}
         points = found[0]["spec"]["points"]
-        found[0]["spec"]["points"] = [point for point in points if point["runningRequests"] <= 4]
+        found[0]["spec"]["points"] = [point | tokens for point in points if point["runningRequests"] <= 4]
         return found
 
     def adopted(self) -> Manifest:
@@ -132,7 +137,7 @@ class Zoo:
             "members": [{"name": m, "accuracyPriorPerMille": PRIORS[m], "priorSamples": 200} for m in members],
             "safestMember": members[-1],
             "sla": {"accuracy": {"targetPerMille": target}, "latency": latency},
-            "controller": {"policy": "MESSPlus", "intervalSeconds": 5},
+            "controller": {"policy": "MESSPlus", "intervalSeconds": 5, "messPlus": {"explorationPerMille": 0}},
             "feedback": {"prometheus": {**feedback, "matchLabels": {"service": name}}},
             "traffic": {
                 "parentRefs": [{"namespace": gateway[0], "name": gateway[1]}],

@@ -1,0 +1,68 @@
+"""Load comes and goes, members too: replicas follow, and nobody's answer is cut on the way down."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from e2e.scenarios.zoo import LARGE, SMALL, Zoo, large, medium, small
+from e2e.stack import Stack, eventually
+from e2e.timeline import Look, Timeline
+
+PEAK_RPS = 9.0
+QUIET = 0.2
+"""Share of the peak before and after the step: 1.8 requests a second, which one or two replicas of small carry."""
+UP_SECONDS, DOWN_SECONDS = 20, 55
+
+
+def test_replicas_follow_a_step_of_load_and_no_request_fails_on_the_way_down(stack: Stack, zoo: Zoo) -> None:
+    namespace = zoo.namespace
+    service = zoo.service("chat", 400, members=("small",))
+    stack.apply(*zoo.all(service, pool=zoo.pool(small())))
+    stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
+    stack.wait_answer(zoo.hostname("chat"))
+    steps = ("--step", f"0:{QUIET}", "--step", f"{UP_SECONDS}:1", "--step", f"{DOWN_SECONDS}:{QUIET}")
+    with (
+        stack.load(zoo.target("chat"), PEAK_RPS, arguments=steps) as load,
+        Timeline(stack, namespace, "chat") as timeline,
+    ):
+        load.wait_more(20)
+        assert timeline.last.replicas[SMALL] <= 2
+        eventually(lambda: timeline.last.replicas[SMALL] >= 5, 90.0, "replicas for nine requests a second")
+        eventually(lambda: timeline.last.replicas[SMALL] <= 2, 120.0, "replicas for two requests a second")
+        kept = timeline.last.replicas[SMALL]
+        eventually(lambda: len(timeline.last.pods) - 1 <= kept, 60.0, "the pods that had to go are gone")
+        load.wait_more(10)
+        done = load.finish()
+    assert done["failed"] == 0, done["errors"]
+    assert done["sent"] > 250
+    check_one_direction(timeline.looks)
+
+
+def check_one_direction(looks: list[Look]) -> None:
+    """Up, then down, each once: load that does not swing makes no replicas swing."""
+    numbers = [look.replicas[SMALL] for look in looks]
+    top = numbers.index(max(numbers))
+    falls = sum(later < earlier for earlier, later in pairwise(numbers[: top + 1]))
+    rises = sum(later > earlier for earlier, later in pairwise(numbers[top:]))
+    assert falls <= 1
+    assert rises <= 1
+
+
+def test_a_member_that_is_no_longer_needed_loses_its_traffic_first_and_then_its_server(stack: Stack, zoo: Zoo) -> None:
+    namespace = zoo.namespace
+    both = ("small", "large")
+    stack.apply(*zoo.all(zoo.service("chat", 900, members=both), pool=zoo.pool(small(), medium(), large(least=0))))
+    stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
+    stack.wait_answer(zoo.hostname("chat"))
+    with stack.load(zoo.target("chat"), 2.0) as load, Timeline(stack, namespace, "chat") as timeline:
+        eventually(lambda: timeline.last.weights.get(LARGE, 0) > 600_000, 60.0, "most goes to the largest")
+        stack.apply(zoo.service("chat", 400, members=both))
+        eventually(lambda: timeline.last.replicas[LARGE] == 0, 120.0, "the largest is not needed")
+        load.wait_more(10)
+        assert timeline.last.weights[SMALL] == 1_000_000
+        done = load.finish()
+    assert done["failed"] == 0, done["errors"]
+    gone = next(look for look in timeline.looks if look.replicas[LARGE] == 0)
+    unused = next(look for look in reversed(timeline.looks) if look.weights[LARGE] > 0)
+    assert unused.at_seconds < gone.at_seconds
+    assert all(look.replicas[LARGE] > 0 for look in timeline.looks if look.weights[LARGE] > 0)
