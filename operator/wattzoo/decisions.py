@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from wattzoo.api.conditions import Reason
 from wattzoo.model import VariantKey
+from wattzoo_policies.accuracy.regret import Regret
 from wattzoo_policies.capacity.model import ReplicaModel, RequestShape, power_watts
+from wattzoo_policies.protocols import Promise
 from wattzoo_policies.signals import Decision, LedgerSummary
 
 
@@ -129,8 +131,8 @@ class ServiceDecision:
     """Weights of one service's route, by variant in stable order, and why.
 
     weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay
-    because something is not known. wish: shares by member to plan replicas for, as if every member were ready; empty
-    when unknown.
+    because something is not known. wish: shares by member to plan replicas for, as if every member were ready, averaged
+    over some intervals and at least what the route had; empty when unknown.
     """
 
     at_seconds: float
@@ -177,13 +179,26 @@ class PoolDecision:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFigures:
-    """What a service's status reports besides its decision; `watts` is its part of the servers' power."""
+    """What a service's status reports besides its decision.
+
+    watts: its part of the servers' power. requests: counted at the gateway since counting began. promise: what its law
+    can promise at the present target; None from a law without a bound.
+    """
 
     ledger: LedgerSummary | None = None
     load: ServiceLoad = field(default_factory=ServiceLoad)
     energy: Mapping[str, MemberEnergy] = field(default_factory=dict)
     latencies: Latencies = field(default_factory=Latencies)
     watts: float | None = None
+    requests: float = 0.0
+    promise: Promise | None = None
+    regret: Regret | None = None
+
+    @property
+    def joules_per_satisfied(self) -> float | None:
+        """Joules per satisfied request, at the share satisfied so far; None while one is unknown."""
+        achieved = None if self.ledger is None else self.ledger.achieved
+        return None if self.joules_per_request is None or not achieved else self.joules_per_request / achieved
 
     @property
     def joules_per_request(self) -> float | None:

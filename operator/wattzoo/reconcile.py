@@ -21,7 +21,8 @@ from wattzoo.api.llm_service import LLMService
 from wattzoo.decide.caps import holdings, node_accelerators
 from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_pools
 from wattzoo.decide.memory import PoolMemory, ServiceMemory
-from wattzoo.decide.passes import PoolThought, ServiceThought, restore_pool, think_pool, think_service
+from wattzoo.decide.passes import PoolThought, ServiceThought, think_pool, think_service
+from wattzoo.decide.restore import restore_pool
 from wattzoo.decisions import Finding, VariantPlan
 from wattzoo.manifests import metadata
 from wattzoo.model import (
@@ -41,6 +42,7 @@ from wattzoo.settings import Settings
 from wattzoo.status.checkpoint import is_due
 from wattzoo.status.conditions import Judgement, note_transitions, set_conditions
 from wattzoo.status.judge import find_write_problem, judge_broken, judge_paused, may_act
+from wattzoo.status.metrics import service_figures
 from wattzoo.status.pool_report import (
     ACCELERATOR_CONDITIONS,
     POOL_CONDITIONS,
@@ -58,7 +60,7 @@ from wattzoo.status.report import (
     judge_service,
     render_llm_service_status,
 )
-from wattzoo.telemetry import ReplicaFigures, ServiceFigures, Telemetry
+from wattzoo.telemetry import ReplicaFigures, Telemetry
 
 ACT = "Act"
 CONDITION_TYPES = {
@@ -268,26 +270,13 @@ class Reconciler:
             infeasible=thought.infeasible,
             findings=thought.findings,
             state=None if state is None else (thought.memory.policy, state.to_json()),
-            request_count=thought.memory.request_count,
+            counters=thought.memory.counting.to_json(),
+            observed_at_seconds=thought.memory.observed_at_seconds,
         )
 
     def _show_service(self, ref: Ref, service: LLMService, thought: ServiceThought) -> None:
         self._telemetry.count_decision(str(Kind.LLM_SERVICE), thought.decision.reason)
-        ledger = thought.figures.ledger
-        total = sum(thought.decision.weights.values())
-        shares: dict[str, float] = {}
-        for key, weight in thought.decision.weights.items():
-            shares[key.member] = shares.get(key.member, 0.0) + (weight / total if total else 0.0)
-        self._telemetry.set_service(
-            ref,
-            ServiceFigures(
-                target=service.spec.sla.accuracy.target_per_mille / 1e3,
-                achieved=None if ledger is None else ledger.achieved,
-                debt_requests=None if ledger is None else ledger.debt_requests,
-                joules_per_request=thought.figures.joules_per_request,
-                weights=shares,
-            ),
-        )
+        self._telemetry.set_service(ref, service_figures(service.spec, thought.decision, thought.figures))
 
     async def _accelerator_pass(
         self, ref: Ref, raw: Manifest, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot

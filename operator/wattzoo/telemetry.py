@@ -33,6 +33,10 @@ def _metric(name: str, kind: str, help_text: str, *labels: str) -> Metric:
     return Metric(f"wattzoo_{name}", kind, labels, help_text)
 
 
+def _of_service(name: str, help_text: str) -> Metric:
+    return _metric(name, "gauge", help_text, "namespace", "service")
+
+
 METRICS: Mapping[str, Metric] = {
     "decisions": _metric("decisions_total", "counter", "Decisions by kind of object and reason.", "kind", "reason"),
     "passes": _metric("pass_seconds", "histogram", "Duration of one pass over one object.", "kind"),
@@ -50,24 +54,38 @@ METRICS: Mapping[str, Metric] = {
     "lease": _metric("lease_held", "gauge", "1 while this process holds the Lease, else 0."),
     "transitions": _metric("lease_transitions_total", "counter", "How often this process won or lost the Lease.", "to"),
     "build": _metric("build_info", "gauge", "Always 1; the version is a label.", "version"),
-    "target": _metric("sla_target_ratio", "gauge", "Declared share of satisfied requests.", "namespace", "service"),
-    "achieved": _metric("sla_achieved_ratio", "gauge", "Measured share of satisfied ones.", "namespace", "service"),
-    "debt": _metric("sla_debt_requests", "gauge", "Satisfied requests owed to the target.", "namespace", "service"),
-    "joules": _metric("joules_per_request", "gauge", "Joules that a request costs on average.", "namespace", "service"),
+    "target": _of_service("sla_target_ratio", "Declared share of satisfied requests."),
+    "achieved": _of_service("sla_achieved_ratio", "Measured share of satisfied ones."),
+    "debt": _of_service("sla_debt_requests", "Satisfied requests owed to the target, of those judged."),
+    "credit": _of_service("sla_credit_requests", "Estimated satisfied requests ahead, judged or not."),
+    "reachable": _metric("sla_reachable_ratio", "gauge", "Least and most share.", "namespace", "service", "bound"),
+    "promised_from": _of_service("sla_promised_from_request", "Number of the request from which the promise holds."),
+    "confidence": _of_service("sla_confidence_ratio", "Probability with which it then holds for good."),
+    "feedback_share": _of_service("feedback_ratio", "Share of requests that are judged, as estimated."),
+    "joules": _of_service("joules_per_request", "Joules that a request costs on average."),
+    "joules_satisfied": _of_service("joules_per_satisfied_request", "The same per satisfied request."),
+    "price": _of_service("price_joules_per_satisfied_request", "Joules that one more satisfied request costs now."),
+    "blind": _of_service("blind_joules_per_request", "Joules of the blind optimum in hindsight."),
+    "ratio": _of_service("energy_ratio_to_blind", "Joules so far over those of the blind optimum."),
+    "regret": _of_service("regret_joules", "Joules so far above those of the blind optimum."),
     "weight": _metric("weight_ratio", "gauge", "Share decided for a member.", "namespace", "service", "member"),
     "desired": _metric("replicas_desired", "gauge", "Replicas wanted.", "namespace", "pool", "member", "variant"),
     "ready": _metric("replicas_ready", "gauge", "Replicas that are ready.", "namespace", "pool", "member", "variant"),
 }  # fmt: skip
 
 
+SERVICE_METRICS = tuple(key for key, metric in METRICS.items() if metric.labels == ("namespace", "service"))
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceFigures:
-    """What one LLMService's last pass knew; None means unknown and yields no series. Shares lie in [0, 1]."""
+    """What one LLMService's last pass knew; None means unknown and yields no series. Shares lie in [0, 1].
 
-    target: float | None = None
-    achieved: float | None = None
-    debt_requests: float | None = None
-    joules_per_request: float | None = None
+    values: by key of `METRICS`, of those in `SERVICE_METRICS`. reachable: least and most satisfaction.
+    """
+
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    reachable: tuple[float, float] | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -152,14 +170,14 @@ class _Figures(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         families = {
             key: GaugeMetricFamily(METRICS[key].name, METRICS[key].help, labels=METRICS[key].labels)
-            for key in ("target", "achieved", "debt", "joules", "weight", "desired", "ready")
+            for key in (*SERVICE_METRICS, "reachable", "weight", "desired", "ready")
         }
         for ref, figures in list(self._services.items()):
             labels = (ref.namespace, ref.name)
-            _add(families["target"], labels, figures.target)
-            _add(families["achieved"], labels, figures.achieved)
-            _add(families["debt"], labels, figures.debt_requests)
-            _add(families["joules"], labels, figures.joules_per_request)
+            for metric in SERVICE_METRICS:
+                _add(families[metric], labels, figures.values.get(metric))
+            for bound, level in zip(("least", "most"), figures.reachable or (), strict=False):
+                _add(families["reachable"], (*labels, bound), level)
             for member, weight in figures.weights.items():
                 _add(families["weight"], (*labels, member), weight)
         for ref, variants in list(self._pools.items()):

@@ -50,7 +50,7 @@ def test_feedback_counts_only_the_objects_namespace_and_labels() -> None:
         for s in make_feedback("chat", "small", AT, 500.0, 500.0)
     ]
     telemetry = make_telemetry(AT, {"feedback": [*series, *foreign]})
-    outcomes, problem = estimate_outcomes(telemetry, NAMESPACE, FEEDBACK, ["small", "large"], 120.0)
+    outcomes, problem = estimate_outcomes(telemetry, NAMESPACE, FEEDBACK, 120.0)
     assert problem is None
     assert outcomes is not None
     assert sorted((o.satisfied, o.count) for o in outcomes) == [(False, 2.0), (True, 8.0)]
@@ -58,12 +58,12 @@ def test_feedback_counts_only_the_objects_namespace_and_labels() -> None:
 
 def test_old_or_impossible_feedback_is_no_feedback() -> None:
     old = make_telemetry(AT + 500.0, {"feedback": make_feedback("chat", "small", AT, 8.0, 2.0)})
-    outcomes, problem = estimate_outcomes(old, NAMESPACE, FEEDBACK, ["small"], 120.0)
+    outcomes, problem = estimate_outcomes(old, NAMESPACE, FEEDBACK, 120.0)
     assert outcomes is None
     assert problem is not None
     assert problem.reason is Reason.STALE_SAMPLES
     bad = make_telemetry(AT, {"feedback": make_feedback("chat", "small", AT, float("nan"), 2.0)})
-    outcomes, problem = estimate_outcomes(bad, NAMESPACE, FEEDBACK, ["small"], 120.0)
+    outcomes, problem = estimate_outcomes(bad, NAMESPACE, FEEDBACK, 120.0)
     assert outcomes is None
     assert problem is not None
     assert problem.reason is Reason.NON_FINITE_SAMPLE

@@ -151,7 +151,7 @@ async def test_a_pass_that_breaks_stays_alone_and_comes_again_at_its_interval() 
 async def test_what_is_gone_is_forgotten_unless_its_kind_could_not_be_read() -> None:
     world = World(ZOO)
     await world.tick_at(1000.0)
-    world.telemetry.set_service(A, ServiceFigures(target=0.8))
+    world.telemetry.set_service(A, ServiceFigures({"target": 0.8}))
     labels = {"namespace": "n", "service": "a"}
     world.snapshot = snapshot_of(unreadable={Kind.LLM_SERVICE: "away"})
     await world.tick_at(1001.0)

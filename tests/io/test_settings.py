@@ -69,7 +69,7 @@ def test_the_command_line_writes_the_definitions(tmp_path: Any) -> None:
 
 def test_an_unknown_figure_has_no_series() -> None:
     telemetry, labels = Telemetry("v"), {"namespace": "n", "service": "s"}
-    telemetry.set_service(Ref("n", "s"), ServiceFigures(target=0.8, weights={"small": 0.25}))
+    telemetry.set_service(Ref("n", "s"), ServiceFigures({"target": 0.8}, weights={"small": 0.25}))
     telemetry.set_pool(Ref("n", "p"), {VariantKey("m", "v"): ReplicaFigures(None, 2)})
     text = telemetry.render().decode()
     assert 'wattzoo_sla_target_ratio{namespace="n",service="s"} 0.8' in text

@@ -81,6 +81,7 @@ class Reason(StrEnum):
     SCALING_DOWN = "ScalingDown"
     AS_EXPECTED = "AsExpected"
     HOLDING = "Holding"
+    STATE_LOST = "StateLost"
     OWNERSHIP_CONFLICT = "OwnershipConflict"
     CONFLICT = "Conflict"
     WRITE_DENIED = "WriteDenied"
@@ -199,9 +200,9 @@ MEANINGS: dict[ConditionType, tuple[str, frozenset[Reason]]] = {
         | _BROKEN,
     ),
     ConditionType.DEGRADED: (
-        "It works, but not as well as asked: decisions on hold, replicas without accelerators, writes that do not "
-        "succeed.",
-        frozenset({Reason.AS_EXPECTED, Reason.HOLDING, Reason.LATENCY_UNATTAINABLE})
+        "It works, but not as well as asked: decisions on hold, a stored state that could not be used, replicas "
+        "without accelerators, writes that do not succeed.",
+        frozenset({Reason.AS_EXPECTED, Reason.HOLDING, Reason.STATE_LOST, Reason.LATENCY_UNATTAINABLE})
         | _UNPLACED
         | _UNWRITTEN
         | _BROKEN

@@ -19,6 +19,8 @@ from wattzoo.api.base import (
 from wattzoo.api.conditions import Condition
 
 MAX_INPUTS = 16
+MAX_STATE_LENGTH = 16_384
+"""Most are below 4 kB; 16 members with long names and 100 feedback series come to 10."""
 
 
 class LedgerStatus(StatusModel):
@@ -35,13 +37,43 @@ class LedgerStatus(StatusModel):
     satisfied_count: Annotated[
         Count | None, Field(description="Judged requests that were satisfied, since `since`.")
     ] = None
-    request_count: Annotated[Count | None, Field(description="Requests since `since`, judged or not.")] = None
+    unknown_member_feedback_count: Annotated[
+        Count | None,
+        Field(description="Judged requests among them whose member the pool does not have, or has no more."),
+    ] = None
+    request_count: Annotated[
+        Count | None, Field(description="Requests that the gateway counted since then, judged or not.")
+    ] = None
     debt_requests: Annotated[
         int | None,
         Field(
             description="Satisfied requests missing from the promise (target times feedback, less satisfied); "
             "negative: a surplus."
         ),
+    ] = None
+    credit_requests: Annotated[
+        int | None,
+        Field(
+            description="Satisfied requests ahead of the target (negative: owed) over all requests, judged or not, as "
+            "the policy estimates; unset where it does not."
+        ),
+    ] = None
+    reachable: Annotated[
+        ShortText | None,
+        Field(description="Least and most share that the members can reach, as estimated, for people: 46.1% to 62.3%."),
+    ] = None
+    promised_from_request: Annotated[
+        Count | None,
+        Field(
+            description="Number of the request from which the promise holds at the present target; unset from a policy "
+            "that states no bound, and while the target is out of reach."
+        ),
+    ] = None
+    confidence_per_mille: Annotated[
+        Count | None, Field(description="Probability with which it then holds for good, in thousandths.")
+    ] = None
+    feedback_share_per_mille: Annotated[
+        Count | None, Field(description="Share of requests that are judged, in thousandths, as estimated.")
     ] = None
     since: Annotated[Timestamp | None, Field(description="When counting began.")] = None
     time_to_first_token_p95_milliseconds: Annotated[
@@ -86,6 +118,22 @@ class EnergyStatus(StatusModel):
     coverage_percent: Annotated[
         Count | None, Field(description="Share of the accelerators in use whose power was measured, in percent.")
     ] = None
+    joules_per_satisfied_request: Annotated[
+        Decimal | None, Field(description="Joules per request over the share satisfied so far.")
+    ] = None
+    blind_joules_per_request: Annotated[
+        Decimal | None,
+        Field(
+            description="Joules per request of the cheapest fixed mixture that would have reached the target, in "
+            "hindsight, at the joules by which members are compared; unset while none is known."
+        ),
+    ] = None
+    ratio_to_blind: Annotated[
+        Decimal | None, Field(description="The joules of all requests so far over those of that mixture.")
+    ] = None
+    regret_joules: Annotated[
+        int | None, Field(description="The joules by which they differ: what learning and holding credit have cost.")
+    ] = None
 
 
 class MemberStatus(StatusModel):
@@ -123,6 +171,9 @@ class Decision(StatusModel):
     runner_up: Annotated[ShortText | None, Field(description="The next best choice and what it would have cost.")] = (
         None
     )
+    price_joules_per_satisfied_request: Annotated[
+        Decimal | None, Field(description="Joules that one more satisfied request costs at these weights.")
+    ] = None
     inputs: Annotated[
         tuple[DecisionInput, ...],
         Field(max_length=MAX_INPUTS, description="What it rested on.", json_schema_extra=LIST_MAP_BY_NAME),
@@ -132,12 +183,19 @@ class Decision(StatusModel):
 class ControllerState(StatusModel):
     """What a restarted operator needs to go on without a jump."""
 
-    policy: Annotated[ShortText, Field(description="The policy that wrote the state; another one starts afresh.")]
+    policy: Annotated[
+        ShortText, Field(description="The policy that wrote the state; another one takes over its ledger.")
+    ]
     state: Annotated[
         str,
-        StringConstraints(max_length=4096),
+        StringConstraints(max_length=MAX_STATE_LENGTH),
         Field(description="The policy's state (queue, credit, counters) as JSON, opaque to readers."),
     ]
+    counters: Annotated[
+        str | None,
+        StringConstraints(max_length=MAX_STATE_LENGTH),
+        Field(description="The gateway's requests as counted so far, as JSON, opaque to readers."),
+    ] = None
     observed_at: Annotated[Timestamp, Field(description="Time of the samples that the state includes.")]
 
 

@@ -61,23 +61,23 @@ def _shares(weights: Mapping[VariantKey, int]) -> dict[str, float]:
 
 
 def estimate_member_demand(inputs: PoolInputs) -> dict[str, float | None]:
-    """Requests per second by member: of each service its recent peak times the larger of wished and live share.
+    """Requests per second by member: of each service its recent peak times the share to plan for.
 
-    The live share counts until it is gone: what still arrives needs its servers. Unknown where a service's rate is.
-    A pool without traffic keeps the member that is wished for most, else chance would choose who stays.
+    That is the larger of the wished and the live one, each averaged; before a service's first pass the live one alone.
+    Unknown where a service's rate is. A pool without traffic keeps the member that is wished for most, else chance
+    would choose who stays.
     """
     members = [member.name for member in inputs.context.pool.spec.members]
     demand: dict[str, float | None] = dict.fromkeys(members, 0.0)
     for ref in inputs.context.services:
         load = inputs.estimate.loads.get(ref)
-        live = _shares(inputs.live.get(ref, {}))
-        wish = inputs.wishes.get(ref) or live
+        wish = inputs.wishes.get(ref) or _shares(inputs.live.get(ref, {}))
         rate = None
         if load is not None and load.total_rps is not None:
             rate = estimate_peak_rps(inputs.rates.get(ref, ()), inputs.at_seconds, PEAK_SECONDS)
             rate = load.total_rps if rate is None else rate
         for member in members:
-            share = max(wish.get(member, 0.0), live.get(member, 0.0))
+            share = wish.get(member, 0.0)
             so_far = demand[member]
             if share > 0.0:
                 demand[member] = None if rate is None or so_far is None else so_far + rate * share

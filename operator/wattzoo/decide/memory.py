@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wattzoo.decide.counting import Counting, make_counting
 from wattzoo.decisions import Capacity, Finding, Latencies, MemberEnergy, ServiceDecision, ServiceLoad, VariantSignals
 from wattzoo.model import Ref, VariantKey
-from wattzoo_policies.protocols import PolicyState
+from wattzoo_policies.protocols import PolicyState, Promise
 from wattzoo_policies.signals import ReplicaHistory
 
 
@@ -75,10 +76,13 @@ class PoolMemory:
 class ServiceMemory:
     """A service between passes.
 
-    state: of the policy `policy`. route_order and order_since_seconds: a change of the route's order resets the
-    gateway's counters. live and live_since_seconds: shares are compared with weights only since those are in force.
-    hold: this process found a route and no state to go on from, so the live weights stay until
-    something is known. hold_until_seconds: after a restart they stay for one interval in any case.
+    state: of the policy `policy`, with the samples up to observed_at_seconds. route_order and order_since_seconds: a
+    change of the route's order resets the gateway's counters. live and live_since_seconds: shares are compared with
+    weights only since those are in force. hold: this process found a route and no state to go on from, so the live
+    weights stay until something is known. hold_until_seconds: after a restart they stay for one interval in any case.
+    wished and sent: shares by member that the policy wished for and that the route had, averaged over some intervals.
+    counting: requests at the gateway. promise: what the policy said it can promise when it was last asked. lost: why
+    this process could not go on from the stored state.
     """
 
     policy: str = ""
@@ -92,5 +96,9 @@ class ServiceMemory:
     live_since_seconds: float | None = None
     hold: bool = False
     hold_until_seconds: float | None = None
-    request_count: float = 0.0
-    counted_at_seconds: float | None = None
+    wished: Mapping[str, float] = field(default_factory=dict)
+    sent: Mapping[str, float] = field(default_factory=dict)
+    counting: Counting = field(default_factory=lambda: make_counting(()))
+    observed_at_seconds: float | None = None
+    promise: Promise | None = None
+    lost: str = ""

@@ -13,30 +13,38 @@ from wattzoo.api.model_pool import ModelPool
 from wattzoo.decide.capacity import estimate_capacity, service_bounds
 from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, held_by_variant, holdings
 from wattzoo.decide.context import Specs, find_missing_members, read_context, read_pools
+from wattzoo.decide.counting import count_requests, feedback_source
 from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
-from wattzoo.decide.energy import estimate_service_watts
 from wattzoo.decide.engines import index_series
 from wattzoo.decide.estimate import PoolContext, estimate_pool
+from wattzoo.decide.figures import estimate_figures
 from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
-from wattzoo.decide.pipeline import (
-    EARLY_SECONDS,
-    ServiceInputs,
-    decide_service,
-    declared_members,
-    restore_memory,
-    summarise_service,
-)
+from wattzoo.decide.pipeline import ServiceInputs, decide_service, summarise_service
 from wattzoo.decide.replicas import decide_pool
+from wattzoo.decide.restore import restore_pool, restore_service
 from wattzoo.decide.series import read_problem
-from wattzoo.decide.traffic import estimate_outcomes, estimate_service_load, live_weights
-from wattzoo.decisions import Finding, Latencies, PoolDecision, ServiceDecision, ServiceFigures, ServiceLoad
+from wattzoo.decide.traffic import (
+    SETTLE_SECONDS,
+    estimate_outcomes,
+    estimate_service_load,
+    find_resets,
+    live_weights,
+    read_request_counters,
+)
+from wattzoo.decisions import (
+    Finding,
+    PoolDecision,
+    ServiceDecision,
+    ServiceFigures,
+    ServiceLoad,
+)
 from wattzoo.manifests import metadata
 from wattzoo.model import ClusterSnapshot, Manifest, Ref, TelemetrySnapshot, VariantKey, VariantState
-from wattzoo_policies.signals import ReplicaHistory
+from wattzoo_policies.signals import LedgerSummary
 
-SETTLE_SECONDS = 5.0
-"""A gateway follows a route within a second or so; what it counted before that follows the old weights."""
+MIN_JUDGED = 100
+"""Judged requests from which on a ledger that had to begin anew speaks for itself."""
 
 Reserved = Mapping[Ref, Mapping[str, Mapping[Ref, int]]]
 """By ModelPool: what its last decision may hold, by AcceleratorPool and Deployment, in accelerators."""
@@ -67,18 +75,6 @@ class ServiceThought:
     metrics: Finding | None
     infeasible: Finding | None
     findings: tuple[Finding, ...] = field(default=())
-
-
-def restore_pool(raw: Manifest, at_seconds: float) -> PoolMemory:
-    """The memory of a pool seen for the first time: recent wishes from its status, else none (then nothing shrinks)."""
-    text = (((raw.get("status") or {}).get("scaling")) or {}).get("state")
-    history = ReplicaHistory()
-    if isinstance(text, str) and text:
-        try:
-            history = ReplicaHistory.from_json(text)
-        except ValueError:
-            history = ReplicaHistory()
-    return PoolMemory(first_at_seconds=at_seconds, history=history)
 
 
 def _headroom(context: PoolContext, specs: Specs, snapshot: ClusterSnapshot, reserved: Reserved) -> dict[str, Headroom]:
@@ -156,23 +152,6 @@ def think_pool(
     return PoolThought(context, decision, estimate, memory, drained, findings, _reserve(context, decision), weighted)
 
 
-def restore_service(
-    raw: Manifest, spec: LLMServiceSpec, names: tuple[str, ...], at_seconds: float, *, has_route: bool
-) -> ServiceMemory:
-    """The memory of a service seen for the first time by this process, from its status where it can be read."""
-    status = raw.get("status") or {}
-    controller = status.get("controller") or {}
-    counted = (status.get("sla") or {}).get("requestCount")
-    memory = restore_memory(
-        spec, declared_members(spec, names), controller.get("policy"), controller.get("state"), has_route
-    )
-    return replace(
-        memory,
-        request_count=float(counted) if isinstance(counted, int) else 0.0,
-        hold_until_seconds=at_seconds + spec.controller.interval_seconds - EARLY_SECONDS if has_route else None,
-    )
-
-
 def observe_route(memory: ServiceMemory, live: Mapping[VariantKey, int], at_seconds: float) -> ServiceMemory:
     """Note when the order of the live route or its weights changed; what was first seen has been so for ever."""
     order, weights = tuple(live), tuple(live.values())
@@ -233,12 +212,14 @@ def think_service(
     if memory is None:
         memory = restore_service(raw, spec, names, now, has_route=bool(live))
     memory = observe_route(memory, live, now)
+    counters = read_request_counters(telemetry, ref, tuple(live), memory.order_since_seconds, stale)
+    memory = replace(memory, counting=count_requests(memory.counting, names, tuple(live), counters, now))
     estimate = _known_estimate(context, snapshot, telemetry, pool_memory)
     load = estimate_service_load(
         telemetry, ref, tuple(live), memory.order_since_seconds, stale, memory.live_since_seconds
     )
     feedback = spec.feedback.prometheus
-    outcomes, problem = estimate_outcomes(telemetry, ref.namespace, feedback, names, stale)
+    outcomes, problem = estimate_outcomes(telemetry, ref.namespace, feedback, stale)
     inputs = ServiceInputs(
         spec=spec,
         member_names=names,
@@ -250,17 +231,12 @@ def think_service(
         load_rps=load.total_rps,
         pool_rps=_pool_rate(context, estimate, ref, load),
         at_seconds=now,
+        resets=find_resets(telemetry, ref.namespace, feedback),
+        feedback_source=feedback_source(feedback),
+        requests_known=counters is not None,
     )
     decision, memory = decide_service(inputs, memory, rng)
-    memory = count_requests(memory, load, now)
-    others = [estimate.loads[name] for name in context.services if name in estimate.loads and name != ref]
-    figures = ServiceFigures(
-        ledger=summarise_service(spec, memory),
-        load=load,
-        energy={name: estimate.energy[name] for name in names if name in estimate.energy},
-        latencies=estimate.latencies.get(ref, Latencies()),
-        watts=estimate_service_watts(load, others, estimate.energy),
-    )
+    figures = estimate_figures(ref, names, context, estimate, load, memory, summarise_service(spec, memory))
     return ServiceThought(
         decision=decision,
         memory=memory,
@@ -268,8 +244,15 @@ def think_service(
         states=states,
         metrics=problem or _find_metrics_problem(telemetry, estimate, load, route),
         infeasible=_find_infeasible(context, spec, states),
-        findings=() if missing is None else (missing,),
+        findings=tuple(finding for finding in (missing, _find_lost(memory, figures.ledger)) if finding is not None),
     )
+
+
+def _find_lost(memory: ServiceMemory, ledger: LedgerSummary | None) -> Finding | None:
+    """That a stored state could not be used, until the new ledger can be judged."""
+    if not memory.lost or (ledger is not None and ledger.total >= MIN_JUDGED):
+        return None
+    return Finding(Reason.STATE_LOST, memory.lost)
 
 
 def _pool_rate(context: PoolContext, estimate: PoolEstimate, ref: Ref, own: ServiceLoad) -> float | None:
@@ -290,15 +273,6 @@ def _find_metrics_problem(
     if route is not None and load.total_rps is None:
         return Finding(Reason.NO_SAMPLES, load.problem)
     return None
-
-
-def count_requests(memory: ServiceMemory, load: ServiceLoad, at_seconds: float) -> ServiceMemory:
-    """Requests so far: the measured rate over the time since the last pass; gaps are not filled."""
-    since = memory.counted_at_seconds
-    if load.total_rps is None:
-        return replace(memory, counted_at_seconds=None)
-    more = 0.0 if since is None else max(0.0, at_seconds - since) * load.total_rps
-    return replace(memory, request_count=memory.request_count + more, counted_at_seconds=at_seconds)
 
 
 def owner_uid(raw: Manifest) -> str:

@@ -18,7 +18,7 @@ from wattzoo.decide.weights import changes_enough, round_weights, split_shares, 
 from wattzoo.decisions import DecisionInput, ServiceDecision
 from wattzoo.model import VariantKey, VariantState
 from wattzoo_policies.capacity.replicas import estimate_max_shares
-from wattzoo_policies.protocols import ControllerPolicy, StateError
+from wattzoo_policies.protocols import ControllerPolicy
 from wattzoo_policies.registry import make_policy
 from wattzoo_policies.signals import (
     DecisionRequest,
@@ -34,6 +34,9 @@ from wattzoo_policies.signals import (
 EARLY_SECONDS = 0.5
 """A policy decides anew this much before its interval is over; passes wake up a little early or late."""
 MIN_LABELS = 20
+PLANNED_INTERVALS = 6.0
+LEAST_PLANNED_SHARE = 0.005
+"""What is left in the average of a member that is not wanted any more needs no server."""
 EXPLORATION_SHARE = 0.02
 """Planned for a member with fewer than 20 feedbacks and no declared accuracy: enough for one replica, no more."""
 
@@ -57,6 +60,9 @@ class ServiceInputs:
     load_rps: float | None
     pool_rps: float | None
     at_seconds: float
+    resets: tuple[tuple[float, tuple[OutcomeCounter, ...]], ...] = ()
+    feedback_source: str = ""
+    requests_known: bool = False
 
 
 def make_service_policy(spec: LLMServiceSpec) -> ControllerPolicy[Any]:
@@ -79,28 +85,11 @@ def declared_members(spec: LLMServiceSpec, pool_members: tuple[str, ...]) -> tup
     return tuple(chosen)
 
 
-def restore_memory(
-    spec: LLMServiceSpec, members: tuple[Member, ...], policy_name: str | None, state_text: str | None, has_route: bool
-) -> ServiceMemory:
-    """The memory of a service seen for the first time by this process: from its status, else afresh.
-
-    Without a state to go on from, a route that is there already keeps its weights until something is known.
-    """
-    policy = make_service_policy(spec)
-    if policy_name == policy.name and state_text:
-        try:
-            state = policy.initial_state(members, policy.state_from_json(state_text))
-        except StateError:
-            state = None
-        if state is not None:
-            return ServiceMemory(policy=policy.name, state=state)
-    return ServiceMemory(policy=policy.name, state=policy.initial_state(members), hold=has_route)
-
-
 def _set_members(memory: ServiceMemory, policy: ControllerPolicy[Any], members: tuple[Member, ...]) -> ServiceMemory:
     """Carry the ledger over to another policy or other members; the same ones change nothing."""
-    known = getattr(memory.state, "members", None)
-    if memory.policy == policy.name and memory.state is not None and known == members:
+    known: tuple[Member, ...] = getattr(memory.state, "members", ())
+    same = {member.name: member for member in known} == {member.name: member for member in members}
+    if memory.policy == policy.name and memory.state is not None and same:
         return memory
     return replace(memory, policy=policy.name, state=policy.initial_state(members, memory.state))
 
@@ -159,22 +148,17 @@ def decide_service(
     if memory.decision is not None and (blind or not due) and ready == memory.ready_members:
         decision = replace(_weigh(inputs, usable, _kept_shares(inputs, memory), memory.decision), held=blind)
         return decision, replace(memory, decision=decision)
-    alpha = inputs.spec.sla.accuracy.target_per_mille / 1e3
+    if due:
+        memory = _count_outcomes(policy, inputs, memory)
+    request = _make_request(inputs, usable)
     state = memory.state
-    if due and state is not None:
-        state = policy.update(state, Observation(inputs.at_seconds, alpha, inputs.outcomes))
-    rate = inputs.load_rps
-    interval = float(inputs.spec.controller.interval_seconds)
-    request = DecisionRequest(
-        members=_conditions(inputs, usable),
-        alpha=alpha,
-        expected_requests=None if rate is None else rate * interval,
-        at_seconds=inputs.at_seconds,
-        safest_member=inputs.spec.safest_member,
-    )
     chosen = policy.decide(state, request, rng)
     hold = memory.hold and chosen.reason is Reason.NOTHING_KNOWN_YET
     holding = hold or _is_settling(memory, inputs.at_seconds)
+    wish = explore_unknown(chosen.wish, members, policy.summary(state))
+    if due:
+        live = _live_shares(inputs.live)
+        memory = replace(memory, wished=average_shares(memory.wished, wish), sent=average_shares(memory.sent, live))
     draft = ServiceDecision(
         at_seconds=inputs.at_seconds,
         weights={},
@@ -182,18 +166,72 @@ def decide_service(
         message=chosen.message,
         policy=chosen,
         inputs=describe_inputs(inputs),
-        wish=explore_unknown(chosen.wish, members, policy.summary(state)),
+        wish={name: max(memory.wished.get(name, 0.0), memory.sent.get(name, 0.0)) for name in inputs.member_names},
     )
     decision = _weigh(inputs, usable, _live_shares(inputs.live) if holding else chosen.weights, draft)
     memory = replace(
         memory,
-        state=state,
         decision=decision,
         decided_at_seconds=inputs.at_seconds if due else memory.decided_at_seconds,
         ready_members=ready,
         hold=hold,
+        promise=policy.promise(state, request),
     )
     return decision, memory
+
+
+def _count_outcomes(policy: ControllerPolicy[Any], inputs: ServiceInputs, memory: ServiceMemory) -> ServiceMemory:
+    """Fold new feedback and requests into the policy's state; what restarts between two looks hid comes first.
+
+    Feedback from other series than those counted so far is a new base: their past was never promised.
+    """
+    if inputs.outcomes is None or memory.state is None:
+        return memory
+    alpha = inputs.spec.sla.accuracy.target_per_mille / 1e3
+    counting, state = memory.counting, memory.state
+    moved = counting.feedback not in {"", inputs.feedback_source}
+    for at_seconds, counters in () if moved else inputs.resets:
+        state = policy.update(state, Observation(at_seconds, alpha, counters))
+    served = counting.served() if inputs.requests_known else None
+    state = policy.update(state, Observation(inputs.at_seconds, alpha, inputs.outcomes, served, rebase=moved))
+    counting = replace(counting, feedback=inputs.feedback_source)
+    return replace(memory, state=state, counting=counting, observed_at_seconds=inputs.at_seconds)
+
+
+def _make_request(inputs: ServiceInputs, usable: tuple[VariantState, ...]) -> DecisionRequest:
+    """What the policy is asked: who can serve at which cost, and how many requests will come."""
+    live = _live_shares(inputs.live)
+    total = sum(live.values())
+    current = {name: live.get(name, 0.0) / total for name in inputs.member_names} if total > 0.0 else None
+    if current is not None and not any(current.values()):
+        current = None
+    rate = inputs.load_rps
+    return DecisionRequest(
+        members=_conditions(inputs, usable),
+        alpha=inputs.spec.sla.accuracy.target_per_mille / 1e3,
+        expected_requests=None if rate is None else rate * inputs.spec.controller.interval_seconds,
+        at_seconds=inputs.at_seconds,
+        safest_member=inputs.spec.safest_member,
+        current_weights=current,
+    )
+
+
+def average_shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Shares by member, averaged exponentially over `PLANNED_INTERVALS`; the first ones count whole.
+
+    A law that steers its credit moves a fifth of the traffic to and fro between intervals, around a mixture that
+    hardly moves. Servers for each swing would cost more than the swings are worth: the reserve carries what fits, and
+    what does not fit is steered later.
+    """
+    total = sum(now.values())
+    if total <= 0.0:
+        return dict(before)
+    shares = {name: share / total for name, share in now.items()}
+    if not before:
+        return shares
+    averaged = {name: before.get(name, 0.0) * (1.0 - 1.0 / PLANNED_INTERVALS) for name in {**before, **shares}}
+    averaged = {name: share + shares.get(name, 0.0) / PLANNED_INTERVALS for name, share in averaged.items()}
+    return {name: s for name, s in averaged.items() if s >= LEAST_PLANNED_SHARE or shares.get(name, 0.0) > 0.0}
 
 
 def explore_unknown(wish: Mapping[str, float], members: tuple[Member, ...], ledger: LedgerSummary) -> dict[str, float]:

@@ -7,7 +7,8 @@ cluster per backendRef, named by its index. A change of their order is a reset o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import PrometheusFeedback
@@ -19,6 +20,12 @@ from wattzoo_policies.signals import OutcomeCounter
 RECENT_SECONDS = 15.0
 CLUSTER_PATTERN = re.compile(r"httproute/(?P<namespace>[^/]+)/(?P<name>[^/]+)/rule/0/backend/(?P<index>\d+)")
 REPLICA_LABELS = frozenset({"prometheus", "prometheus_replica"})
+SCRAPER_LABELS = frozenset({"job"})
+"""Says who scraped, not who counts: two jobs that scrape one instance see one series."""
+SETTLE_SECONDS = 5.0
+"""A gateway follows a route within a second or so; what it counted before that follows the old weights or order."""
+MAX_RESETS = 20
+"""Restarts of exposing pods that are looked at within one answer; older ones lose what their pod had counted last."""
 NAME_LABEL = "__name__"
 
 
@@ -106,36 +113,82 @@ def estimate_service_load(
     )
 
 
-def estimate_outcomes(
+def read_request_counters(
     telemetry: TelemetrySnapshot,
-    namespace: str,
-    feedback: PrometheusFeedback,
-    members: Iterable[str],
+    ref: Ref,
+    order: Sequence[VariantKey],
+    order_since_seconds: float | None,
     stale_after_seconds: float,
+) -> tuple[OutcomeCounter, ...] | None:
+    """The gateway's cumulative requests of one service by member, every one counted as satisfied; None is unknown.
+
+    Until the gateway follows a new order its counters belong to nobody.
+    """
+    if "gateway" not in telemetry.groups or not order:
+        return None
+    counters: list[OutcomeCounter] = []
+    for index, series in sorted(_gateway_series(telemetry, ref).items()):
+        for one in series if index < len(order) else ():
+            if not one.samples:
+                continue
+            sample = one.samples[-1]
+            early = order_since_seconds is not None and sample.at_seconds < order_since_seconds + SETTLE_SECONDS
+            old = telemetry.at_seconds - sample.at_seconds > stale_after_seconds
+            if early or old or not is_plausible(sample.value):
+                return None
+            identity = f"{index},{_identity(one.labels)}"
+            counters.append(OutcomeCounter(order[index].member, identity, satisfied=True, count=sample.value))
+    return tuple(counters)
+
+
+def _feedback_series(telemetry: TelemetrySnapshot, namespace: str, feedback: PrometheusFeedback) -> list[Series]:
+    """Series of the object's own namespace that carry all `matchLabels`, whatever Prometheus returned."""
+    wanted = {**feedback.match_labels, "namespace": namespace, NAME_LABEL: feedback.metric}
+    return [
+        series
+        for series in telemetry.groups.get("feedback", ())
+        if series.samples and all(series.labels.get(label) == value for label, value in wanted.items())
+    ]
+
+
+def find_resets(
+    telemetry: TelemetrySnapshot, namespace: str, feedback: PrometheusFeedback
+) -> tuple[tuple[float, tuple[OutcomeCounter, ...]], ...]:
+    """The counters as they were just before each restart of an exposing pod, with their times, oldest first.
+
+    Between two looks a pod may count, restart and count past its old value; its fall is then in the samples between.
+    """
+    series = _feedback_series(telemetry, namespace, feedback)
+    series = [one for one in series if all(is_plausible(sample.value) for sample in one.samples)]
+    falls = {
+        before.at_seconds for one in series for before, after in pairwise(one.samples) if after.value < before.value
+    }
+    steps = []
+    for at_seconds in sorted(falls)[-MAX_RESETS:]:
+        seen = ((one, [s.value for s in one.samples if s.at_seconds <= at_seconds]) for one in series)
+        steps.append((at_seconds, tuple(_counter(one.labels, feedback, values[-1]) for one, values in seen if values)))
+    return tuple(steps)
+
+
+def estimate_outcomes(
+    telemetry: TelemetrySnapshot, namespace: str, feedback: PrometheusFeedback, stale_after_seconds: float
 ) -> tuple[tuple[OutcomeCounter, ...] | None, Finding | None]:
     """Cumulative feedback counters of one service, or None and why.
 
-    Only series of the object's own namespace that carry all `matchLabels` count, whatever Prometheus returned. An
-    implausible sample condemns the whole answer: half a ledger is a wrong ledger.
+    A member that the pool does not know counts too: its requests were promised as well. An implausible sample condemns
+    the whole answer: half a ledger is a wrong ledger.
     """
     if "feedback" not in telemetry.groups:
         problem = telemetry.problems.get("feedback", "feedback counters were not read")
         return None, read_problem("feedback", problem)
-    wanted = {**feedback.match_labels, "namespace": namespace, NAME_LABEL: feedback.metric}
-    known = frozenset(members)
     counters: list[OutcomeCounter] = []
     newest = float("-inf")
-    for series in telemetry.groups["feedback"]:
-        if any(series.labels.get(label) != value for label, value in wanted.items()) or not series.samples:
-            continue
+    for series in _feedback_series(telemetry, namespace, feedback):
         sample = series.samples[-1]
         if not is_plausible(sample.value):
             return None, Finding(Reason.NON_FINITE_SAMPLE, f"{feedback.metric} has the sample {sample.value:g}")
-        member = series.labels.get(feedback.member_label, "")
-        if member not in known:
-            continue
         newest = max(newest, sample.at_seconds)
-        counters.append(_counter(series.labels, feedback, member, sample.value))
+        counters.append(_counter(series.labels, feedback, sample.value))
     if counters and telemetry.at_seconds - newest > stale_after_seconds:
         age = telemetry.at_seconds - newest
         return None, Finding(Reason.STALE_SAMPLES, f"the newest feedback sample is {age:.0f} s old")
@@ -144,9 +197,14 @@ def estimate_outcomes(
     return tuple(counters), None
 
 
-def _counter(labels: Mapping[str, str], feedback: PrometheusFeedback, member: str, value: float) -> OutcomeCounter:
-    used = {feedback.member_label, feedback.outcome_label, NAME_LABEL, *REPLICA_LABELS}
+def _counter(labels: Mapping[str, str], feedback: PrometheusFeedback, value: float) -> OutcomeCounter:
     outcome = labels.get(feedback.outcome_label, "")
-    rest = {k: v for k, v in labels.items() if k not in used} | {"": outcome}
-    identity = ",".join(f"{k}={v}" for k, v in sorted(rest.items()))
-    return OutcomeCounter(member, identity, outcome == feedback.satisfied_value, value)
+    rest = {k: v for k, v in labels.items() if k not in {feedback.member_label, feedback.outcome_label}}
+    member = labels.get(feedback.member_label, "")
+    return OutcomeCounter(member, _identity({**rest, "": outcome}), outcome == feedback.satisfied_value, value)
+
+
+def _identity(labels: Mapping[str, str]) -> str:
+    """What tells one counting process from another: its labels without those that only say who scraped it."""
+    dropped = {NAME_LABEL, *REPLICA_LABELS, *(SCRAPER_LABELS if labels.get("instance") else ())}
+    return ",".join(f"{k}={v}" for k, v in sorted(labels.items()) if k not in dropped)

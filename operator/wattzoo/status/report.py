@@ -8,7 +8,7 @@ from typing import Literal
 
 from wattzoo.api.base import timestamp
 from wattzoo.api.conditions import Condition, ConditionType, Reason
-from wattzoo.api.llm_service import LatencyTarget, LLMServiceSpec
+from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.api.llm_service_status import (
     MAX_INPUTS,
     ControllerState,
@@ -19,17 +19,14 @@ from wattzoo.api.llm_service_status import (
     LLMServiceStatus,
     MemberStatus,
 )
-from wattzoo.decisions import Finding, Latencies, MemberEnergy, ServiceDecision, ServiceFigures
+from wattzoo.decisions import Finding, MemberEnergy, ServiceDecision, ServiceFigures
 from wattzoo.model import Manifest
 from wattzoo.status.conditions import Judgement, from_finding
 from wattzoo.status.judge import judge_degraded, judge_energy, judge_paused
+from wattzoo.status.promise import find_reach, judge_feasible, judge_met
 from wattzoo.status.traffic import judge_traffic, share_per_mille
 
 SERVICE_CONDITIONS = tuple(kind for kind in ConditionType if kind is not ConditionType.PLACED)
-MIN_FEEDBACKS = 100
-"""Below this many judged requests neither the promise nor its attainability is judged."""
-DEBT_TOLERANCE_REQUESTS = 0.5
-"""Less than one request is no debt; without it the condition would flicker around a target that is just met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,8 @@ class ServiceView:
     """Everything that the status of one service is rendered from.
 
     usable and starting: members that can answer now, and whether others are on their way. metrics: what keeps
-    measurements from being used. writes: a write that did not succeed.
+    measurements from being used. writes: a write that did not succeed. state: the policy's name and state; counters:
+    what was counted beside it; observed_at_seconds: time of the samples that both include.
     """
 
     obj: Manifest
@@ -52,8 +50,8 @@ class ServiceView:
     infeasible: Finding | None = None
     findings: tuple[Finding, ...] = ()
     state: tuple[str, str] | None = None
-    request_count: float = 0.0
-    at_seconds: float = 0.0
+    counters: str | None = None
+    observed_at_seconds: float | None = None
 
 
 def judge_service(view: ServiceView) -> list[Judgement]:
@@ -67,8 +65,8 @@ def judge_service(view: ServiceView) -> list[Judgement]:
     held = Finding(Reason.HOLDING, f"weights are held: {why}")
     return [
         _judge_ready(view, traffic),
-        _judge_feasible(view),
-        _judge_met(view),
+        judge_feasible(view.spec, view.figures, view.infeasible),
+        judge_met(view.spec, view.figures),
         _judge_metrics(view.metrics),
         judge_energy(view.figures.energy),
         traffic,
@@ -91,56 +89,6 @@ def _judge_ready(view: ServiceView, traffic: Judgement) -> Judgement:
     }:
         return Judgement(kind, "False", traffic.reason, traffic.message)
     return Judgement(kind, "True", Reason.AVAILABLE, f"{', '.join(sorted(view.usable))} can answer")
-
-
-def _judge_feasible(view: ServiceView) -> Judgement:
-    kind = ConditionType.SLA_FEASIBLE
-    if view.infeasible is not None:
-        return from_finding(kind, "False", view.infeasible)
-    ledger = view.figures.ledger
-    alpha = view.spec.sla.accuracy.target_per_mille / 1e3
-    known = [row.accuracy for row in ledger.members if row.accuracy is not None] if ledger is not None else []
-    if ledger is None or not known or (ledger.total < MIN_FEEDBACKS and not _has_priors(view)):
-        text = f"fewer than {MIN_FEEDBACKS} judged requests and no declared accuracies"
-        return Judgement(kind, "Unknown", Reason.TOO_FEW_FEEDBACKS, text)
-    if max(known) < alpha:
-        text = f"the best member reaches about {max(known):.2f}, the target is {alpha:.3f}"
-        return Judgement(kind, "False", Reason.TARGET_ABOVE_BEST_MEMBER, text)
-    return Judgement(kind, "True", Reason.ATTAINABLE)
-
-
-def _has_priors(view: ServiceView) -> bool:
-    return any(member.accuracy_prior_per_mille is not None for member in view.spec.members or ())
-
-
-def _judge_met(view: ServiceView) -> Judgement:
-    kind = ConditionType.SLA_MET
-    ledger, latencies, bounds = view.figures.ledger, view.figures.latencies, view.spec.sla.latency
-    if ledger is None or ledger.total < MIN_FEEDBACKS or ledger.achieved is None:
-        return Judgement(kind, "Unknown", Reason.TOO_FEW_FEEDBACKS, f"fewer than {MIN_FEEDBACKS} judged requests")
-    if ledger.debt_requests > DEBT_TOLERANCE_REQUESTS:
-        target = view.spec.sla.accuracy.target_per_mille / 10
-        achieved = f"{100 * ledger.achieved:.1f}% of {ledger.total:.0f} judged requests were satisfied"
-        text = f"{achieved}, {target:.1f}% promised"
-        return Judgement(kind, "False", Reason.BELOW_TARGET, text)
-    late = _find_late(latencies, bounds)
-    if late is not None:
-        return Judgement(kind, "False", Reason.LATENCY_ABOVE_TARGET, late)
-    return Judgement(kind, "True", Reason.ON_TARGET)
-
-
-def _find_late(latencies: Latencies, bounds: LatencyTarget | None) -> str | None:
-    """The first latency above its bound; what is unknown is not late."""
-    if bounds is None:
-        return None
-    pairs = (
-        ("time to first token", latencies.time_to_first_token_seconds, bounds.time_to_first_token),
-        ("time per output token", latencies.time_per_output_token_seconds, bounds.time_per_output_token),
-    )
-    for name, seen, bound in pairs:
-        if seen is not None and bound is not None and seen * 1e3 > bound.p95_milliseconds:
-            return f"95th percentile of the {name} is above {bound.p95_milliseconds} ms"
-    return None
 
 
 def _judge_metrics(problem: Finding | None) -> Judgement:
@@ -176,6 +124,9 @@ def render_llm_service_status(
             message=decision.message,
             binding_constraint=_binding(decision),
             runner_up=_runner_up(decision),
+            price_joules_per_satisfied_request=render_decimal(
+                None if decision.policy is None else decision.policy.price_joules_per_satisfied
+            ),
             inputs=tuple(
                 DecisionInput(
                     name=row.name,
@@ -185,10 +136,17 @@ def render_llm_service_status(
                 for row in decision.inputs[:MAX_INPUTS]
             ),
         ),
-        controller=None
-        if view.state is None
-        else ControllerState(policy=view.state[0], state=view.state[1], observed_at=timestamp(decision.at_seconds)),
+        controller=_render_controller(view),
         conditions=conditions,
+    )
+
+
+def _render_controller(view: ServiceView) -> ControllerState | None:
+    if view.state is None:
+        return None
+    observed = view.decision.at_seconds if view.observed_at_seconds is None else view.observed_at_seconds
+    return ControllerState(
+        policy=view.state[0], state=view.state[1], counters=view.counters, observed_at=timestamp(observed)
     )
 
 
@@ -206,17 +164,26 @@ def _runner_up(decision: ServiceDecision) -> str | None:
 
 
 def _render_ledger(view: ServiceView) -> LedgerStatus:
-    ledger, latencies = view.figures.ledger, view.figures.latencies
-    target = view.spec.sla.accuracy.target_per_mille / 10
+    figures, latencies = view.figures, view.figures.latencies
+    ledger, promise, reach = figures.ledger, figures.promise, find_reach(figures.ledger)
     first = _milliseconds(latencies.time_to_first_token_seconds)
     further = _milliseconds(latencies.time_per_output_token_seconds)
+    start = None if promise is None else promise.from_request
     return LedgerStatus(
-        target=f"{target:.1f}%",
+        target=f"{view.spec.sla.accuracy.target_per_mille / 10:.1f}%",
         achieved=None if ledger is None or ledger.achieved is None else f"{100 * ledger.achieved:.1f}%",
         feedback_count=None if ledger is None else round(ledger.total),
         satisfied_count=None if ledger is None else round(ledger.satisfied),
-        request_count=round(view.request_count),
+        unknown_member_feedback_count=None
+        if ledger is None
+        else round(sum(row.total for row in ledger.members if not row.name)),
+        request_count=round(figures.requests),
         debt_requests=None if ledger is None else round(ledger.debt_requests),
+        credit_requests=None if promise is None else round(promise.credit),
+        reachable=None if reach is None else f"{100 * reach[0]:.1f}% to {100 * reach[1]:.1f}%",
+        promised_from_request=None if start is None else round(start),
+        confidence_per_mille=None if promise is None else round(1000 * (1.0 - promise.delta)),
+        feedback_share_per_mille=None if promise is None else round(1000 * promise.feedback_share),
         since=None if ledger is None or ledger.since_seconds is None else timestamp(ledger.since_seconds),
         time_to_first_token_p95_milliseconds=first,
         time_per_output_token_p95_milliseconds=further,
@@ -244,7 +211,7 @@ def _render_energy(view: ServiceView) -> EnergyStatus | None:
     used = [view.figures.energy[name] for name in sorted(view.usable) if name in view.figures.energy]
     if not used:
         return None
-    watts = view.figures.watts
+    watts, regret = view.figures.watts, view.figures.regret
     times = [row.observed_at_seconds for row in used if row.observed_at_seconds is not None]
     return EnergyStatus(
         joules_per_request=render_decimal(view.figures.joules_per_request),
@@ -252,6 +219,10 @@ def _render_energy(view: ServiceView) -> EnergyStatus | None:
         provenance=_provenance(used),
         observed_at=timestamp(min(times)) if times else None,
         coverage_percent=min((row.coverage_percent for row in used if row.coverage_percent is not None), default=None),
+        joules_per_satisfied_request=render_decimal(view.figures.joules_per_satisfied),
+        blind_joules_per_request=None if regret is None else render_decimal(regret.blind_joules_per_request),
+        ratio_to_blind=None if regret is None else f"{regret.ratio:.3f}",
+        regret_joules=None if regret is None else round(regret.joules),
     )
 
 
