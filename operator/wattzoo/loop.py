@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from wattzoo.manifests import parse_time
 from wattzoo.model import ClusterSnapshot, Kind, Manifest, Ref, TelemetryNeeds, TelemetrySnapshot
 from wattzoo.telemetry import Telemetry
 
@@ -21,6 +22,7 @@ MIN_DISTANCE_SECONDS = 0.2
 MAX_DISTANCE_SECONDS = 5.0
 REUSE_TELEMETRY_SECONDS = 1.0
 DEFAULT_SERVICE_INTERVAL_SECONDS = 15.0
+FEEDBACK_OVERLAP_SECONDS = 30.0
 MAX_PARALLEL_PASSES = 8
 STUCK_AFTER_SECONDS = 120.0
 SCHEDULED = (Kind.ACCELERATOR_POOL, Kind.MODEL_POOL, Kind.LLM_SERVICE)
@@ -183,7 +185,11 @@ class Loop:
         """Prometheus' view; ticks that follow each other closely share one."""
         needs = find_needs(snapshot, self._window_seconds)
         now = self._clock()
-        if self._kept is not None and self._kept[1] == needs and now - self._kept[0] < REUSE_TELEMETRY_SECONDS:
+        if (
+            self._kept is not None
+            and _same_needs(self._kept[1], needs)
+            and now - self._kept[0] < REUSE_TELEMETRY_SECONDS
+        ):
             return self._kept[2]
         telemetry = await self._source.observe_telemetry(needs)
         self._kept = (self._clock(), needs, telemetry)
@@ -211,13 +217,9 @@ class Loop:
                 self._telemetry.failures.labels(str(kind)).inc()
                 logger.exception("the pass over %s %s failed", kind, ref)
             self._telemetry.passes.labels(str(kind)).observe(self._clock() - started)
-            self._due_at[(kind, ref)] = started + self._interval_seconds(kind, obj)
-
-    def _interval_seconds(self, kind: Kind, obj: Manifest) -> float:
-        if kind is not Kind.LLM_SERVICE:
-            return self._pool_interval_seconds
-        declared = _at(obj, "spec", "controller").get("intervalSeconds")
-        return float(declared) if isinstance(declared, int) and declared > 0 else DEFAULT_SERVICE_INTERVAL_SECONDS
+            self._due_at[(kind, ref)] = started + (
+                interval_seconds(obj) if kind is Kind.LLM_SERVICE else self._pool_interval_seconds
+            )
 
 
 def affected(marked: Iterable[Item], snapshot: ClusterSnapshot) -> set[Item]:
@@ -248,13 +250,27 @@ def pool_of(ref: Ref, service: Manifest | None) -> Ref | None:
 
 
 def find_needs(snapshot: ClusterSnapshot, window_seconds: float) -> TelemetryNeeds:
-    """The feedback counters that the services name, each only in its own namespace."""
-    pairs = set()
+    """The feedback counters that the services name, each only in its own namespace, and since when."""
+    pairs, checkpoints, longest = set(), [], window_seconds
     for ref, service in snapshot.llm_services.items():
         metric = _at(service, "spec", "feedback", "prometheus").get("metric")
         if isinstance(metric, str) and metric:
             pairs.add((metric, ref.namespace))
-    return TelemetryNeeds(frozenset(pairs), window_seconds)
+            checkpoints.append(parse_time(_at(service, "status", "controller").get("observedAt")))
+            longest = max(longest, interval_seconds(service) + FEEDBACK_OVERLAP_SECONDS)
+    known = [at for at in checkpoints if at is not None]
+    return TelemetryNeeds(frozenset(pairs), window_seconds, longest, min(known, default=None))
+
+
+def interval_seconds(service: Manifest) -> float:
+    """Seconds between two passes over an LLMService."""
+    declared = _at(service, "spec", "controller").get("intervalSeconds")
+    return float(declared) if isinstance(declared, int) and declared > 0 else DEFAULT_SERVICE_INTERVAL_SECONDS
+
+
+def _same_needs(before: TelemetryNeeds, now: TelemetryNeeds) -> bool:
+    """Whether an answer serves both; a newer checkpoint asks for nothing more."""
+    return replace(before, feedback_since_seconds=now.feedback_since_seconds) == now
 
 
 def _objects(snapshot: ClusterSnapshot, kind: Kind) -> Mapping[Ref, Manifest]:

@@ -130,10 +130,17 @@ class TelemetrySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryNeeds:
-    """What the passes need to know besides what is always asked: feedback counters as (metric, namespace)."""
+    """What the passes need to know besides what is always asked: feedback counters as (metric, namespace).
+
+    feedback_window_seconds: at least that much of feedback, so that the rarest pass misses nothing between two looks.
+    feedback_since_seconds: time of the oldest checkpoint, from which on a process that has just begun must know what
+    every counter did; None without one.
+    """
 
     feedback_metrics: frozenset[tuple[str, str]] = frozenset()
     window_seconds: float = 45.0
+    feedback_window_seconds: float = 45.0
+    feedback_since_seconds: float | None = None
 
 
 class Change(StrEnum):

@@ -204,7 +204,16 @@ def test_needs_are_the_services_counters_each_in_its_own_namespace() -> None:
     other = Ref("m", "c")
     services = {A: service(A, "a", metric="x_total"), B: service(B, "a"), other: service(other, "a", metric="x_total")}
     needs = find_needs(snapshot_of(llm_services=services), 30.0)
-    assert needs == TelemetryNeeds(frozenset({("x_total", "n"), ("x_total", "m")}), 30.0)
+    assert needs == TelemetryNeeds(frozenset({("x_total", "n"), ("x_total", "m")}), 30.0, 5.0 + 30.0)
+
+
+def test_feedback_is_needed_for_the_longest_interval_and_since_the_oldest_checkpoint() -> None:
+    services = {A: service(A, "a", metric="x_total"), B: service(B, "a", metric="x_total")}
+    services[A]["spec"]["controller"] = {"intervalSeconds": 300}
+    for ref, minute in ((A, 2), (B, 1)):
+        services[ref]["status"] = {"controller": {"observedAt": f"1970-01-01T00:0{minute}:00Z"}}
+    needs = find_needs(snapshot_of(llm_services=services), 45.0)
+    assert (needs.window_seconds, needs.feedback_window_seconds, needs.feedback_since_seconds) == (45.0, 330.0, 60.0)
 
 
 @pytest.mark.parametrize("spec", [None, 3, {}, {"modelPoolRef": "a"}, {"modelPoolRef": {"name": 3}}])

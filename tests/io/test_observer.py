@@ -172,3 +172,32 @@ async def test_without_a_clock_nothing_more_is_asked() -> None:
     assert (len(metrics.asked), snapshot.groups, snapshot.at_seconds) == (1, {}, 5.0)
     assert set(snapshot.problems) == {*load_profile(None), "feedback"}
     observing.close()
+
+
+def asked_window(metrics: Metrics, word: str) -> str:
+    """The range that the newest query with this word asks for."""
+    return next(promql for promql, _ in reversed(metrics.asked) if word in promql).rpartition("[")[2]
+
+
+async def test_feedback_is_read_back_to_the_checkpoint_once_and_then_as_usual() -> None:
+    metrics = Metrics()
+    observing = observer(metrics, Telemetry())
+    needs = TelemetryNeeds(frozenset({("f_total", "n")}), feedback_since_seconds=300.5)
+    await observing.observe_telemetry(needs)
+    assert asked_window(metrics, "f_total") == "730s]"  # from 1000.5 back to 300.5 and 30 s more
+    assert asked_window(metrics, "POWER") == "45s]"
+    await observing.observe_telemetry(needs)
+    assert asked_window(metrics, "f_total") == "45s]"
+    observing.close()
+
+
+async def test_a_long_answer_that_is_refused_is_asked_for_no_second_time() -> None:
+    metrics = Metrics("730s")
+    observing = observer(metrics, Telemetry())
+    needs = TelemetryNeeds(frozenset({("f_total", "n")}), feedback_since_seconds=300.5)
+    refused = await observing.observe_telemetry(needs)
+    assert set(refused.problems) == {"feedback"}
+    read = await observing.observe_telemetry(needs)
+    assert asked_window(metrics, "f_total") == "45s]"
+    assert read.problems == {}
+    observing.close()

@@ -154,17 +154,15 @@ def _feedback_series(telemetry: TelemetrySnapshot, namespace: str, feedback: Pro
 def find_resets(
     telemetry: TelemetrySnapshot, namespace: str, feedback: PrometheusFeedback
 ) -> tuple[tuple[float, tuple[OutcomeCounter, ...]], ...]:
-    """The counters as they were just before each restart of an exposing pod, with their times, oldest first.
+    """The counters as they were just before and after each restart of an exposing pod, with their times, oldest first.
 
     Between two looks a pod may count, restart and count past its old value; its fall is then in the samples between.
     """
     series = _feedback_series(telemetry, namespace, feedback)
     series = [one for one in series if all(is_plausible(sample.value) for sample in one.samples)]
-    falls = {
-        before.at_seconds for one in series for before, after in pairwise(one.samples) if after.value < before.value
-    }
+    falls = [pair for one in series for pair in pairwise(one.samples) if pair[1].value < pair[0].value]
     steps = []
-    for at_seconds in sorted(falls)[-MAX_RESETS:]:
+    for at_seconds in sorted({sample.at_seconds for pair in falls for sample in pair})[-2 * MAX_RESETS :]:
         seen = ((one, [s.value for s in one.samples if s.at_seconds <= at_seconds]) for one in series)
         steps.append((at_seconds, tuple(_counter(one.labels, feedback, values[-1]) for one, values in seen if values)))
     return tuple(steps)

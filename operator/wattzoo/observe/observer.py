@@ -19,7 +19,6 @@ from wattzoo.observe.profile import FEEDBACK_GROUP, Profile
 from wattzoo.observe.prometheus import Answer
 from wattzoo.observe.queries import (
     CLOCK_QUERY,
-    Query,
     parse_feedback,
     parse_group,
     plan_queries,
@@ -28,6 +27,10 @@ from wattzoo.observe.queries import (
 from wattzoo.telemetry import Telemetry
 
 MAX_PARALLEL_QUERIES = 4
+CATCH_UP_MARGIN_SECONDS = 30.0
+MAX_CATCH_UP_SECONDS = 3600.0
+"""How far back feedback is read after nobody looked. Counters that only grew need none of it; it brings back what
+processes counted that restarted or ended meanwhile."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class Observer:
         self._telemetry = telemetry
         self._clock = clock
         self._namespaces = tuple(namespaces)
+        self._feedback_read_at_seconds: float | None = None
+        self._catch_up = True
         self._threads = ThreadPoolExecutor(MAX_PARALLEL_QUERIES, thread_name_prefix="prometheus")
 
     async def observe_cluster(self) -> ClusterSnapshot:
@@ -76,17 +81,19 @@ class Observer:
     async def observe_telemetry(self, needs: TelemetryNeeds) -> TelemetrySnapshot:
         """What Prometheus measured, group by group; a group that could not be read is in `problems`."""
         with self._telemetry.observations.labels("telemetry").time():
-            queries = plan_queries(self._profile, needs, self._namespaces)
-            self._telemetry.queries_tick.set(len(queries) + 1)
-            answers = await self._ask(queries)
+            answers = await self._ask(needs)
         if isinstance(answers, str):
             self._report({}, self._clock())
+            queries = plan_queries(self._profile, needs, self._namespaces)
             return TelemetrySnapshot(self._clock(), {}, {query.group: answers for query in queries})
         at_seconds, results = answers
         problems = {group: answer for group, answer in results.items() if isinstance(answer, str)}
         groups = {g: self._parse(g, answer, needs) for g, answer in results.items() if isinstance(answer, Answer)}
         if not needs.feedback_metrics:
             groups[FEEDBACK_GROUP] = ()
+        self._catch_up = FEEDBACK_GROUP not in problems or len(problems) == len(results)
+        if FEEDBACK_GROUP in groups:
+            self._feedback_read_at_seconds = at_seconds
         self._report(groups, at_seconds)
         return TelemetrySnapshot(at_seconds, groups, problems)
 
@@ -94,7 +101,7 @@ class Observer:
         """Let the threads end; running queries end by their own deadline."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, queries: Sequence[Query]) -> str | tuple[float, Mapping[str, Answer | str]]:
+    async def _ask(self, needs: TelemetryNeeds) -> str | tuple[float, Mapping[str, Answer | str]]:
         """Prometheus' time and an answer or a problem per group; a text when not even the time could be had."""
         clock = await self._query(CLOCK_QUERY, None)
         if isinstance(clock, str):
@@ -102,8 +109,24 @@ class Observer:
         at_seconds = _scalar(clock.result)
         if at_seconds is None:
             return f"{CLOCK_QUERY} did not answer a time"
+        window = self._feedback_window_seconds(needs, at_seconds)
+        queries = plan_queries(self._profile, needs, self._namespaces, window)
+        self._telemetry.queries_tick.set(len(queries) + 1)
         answers = await asyncio.gather(*(self._query(query.promql, at_seconds) for query in queries))
         return at_seconds, {query.group: answer for query, answer in zip(queries, answers, strict=True)}
+
+    def _feedback_window_seconds(self, needs: TelemetryNeeds, at_seconds: float) -> float:
+        """Back to the last look, or to the oldest checkpoint where there was none; at least the usual window.
+
+        A long answer that was refused is asked for no second time.
+        """
+        since = self._feedback_read_at_seconds
+        since = needs.feedback_since_seconds if since is None else since
+        if since is None or not self._catch_up:
+            return needs.feedback_window_seconds
+        return max(
+            needs.feedback_window_seconds, min(MAX_CATCH_UP_SECONDS, at_seconds - since + CATCH_UP_MARGIN_SECONDS)
+        )
 
     async def _query(self, promql: str, at_seconds: float | None) -> Answer | str:
         loop = asyncio.get_running_loop()

@@ -28,9 +28,18 @@ class Query:
     promql: str
 
 
-def plan_queries(profile: Profile, needs: TelemetryNeeds, namespaces: Sequence[str] = ()) -> tuple[Query, ...]:
-    """One query per group; `namespaces` restricts the engines' series, empty means all."""
+def plan_queries(
+    profile: Profile,
+    needs: TelemetryNeeds,
+    namespaces: Sequence[str] = (),
+    feedback_window_seconds: float | None = None,
+) -> tuple[Query, ...]:
+    """One query per group; `namespaces` restricts the engines' series, empty means all.
+
+    Feedback may be asked for over a longer window than the rest: what happened while nobody looked.
+    """
     window = f"[{max(1, round(needs.window_seconds))}s]"
+    feedback_window = f"[{max(1, round(feedback_window_seconds or needs.window_seconds))}s]"
     queries = []
     for name, group in profile.items():
         matchers = [f"{label}=~{quote(pattern)}" for label, pattern in group.matchers.items()]
@@ -41,7 +50,7 @@ def plan_queries(profile: Profile, needs: TelemetryNeeds, namespaces: Sequence[s
     pairs = valid_feedback(needs)
     if pairs:
         matchers = [f"namespace=~{quote(any_of(namespace for _, namespace in pairs))}"]
-        queries.append(Query(FEEDBACK_GROUP, select((metric for metric, _ in pairs), matchers) + window))
+        queries.append(Query(FEEDBACK_GROUP, select((metric for metric, _ in pairs), matchers) + feedback_window))
     if len(queries) + 1 > MAX_QUERIES:
         raise AssertionError(f"{len(queries) + 1} queries a tick, at most {MAX_QUERIES} are promised")
     return tuple(queries)
