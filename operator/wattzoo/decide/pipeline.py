@@ -17,7 +17,7 @@ from wattzoo.decide.memory import PoolEstimate, ServiceMemory
 from wattzoo.decide.weights import changes_enough, round_weights, split_shares, usable_variants
 from wattzoo.decisions import DecisionInput, ServiceDecision
 from wattzoo.model import VariantKey, VariantState
-from wattzoo_policies.capacity.replicas import estimate_max_shares
+from wattzoo_policies.capacity.replicas import average_shares, estimate_max_shares
 from wattzoo_policies.protocols import ControllerPolicy
 from wattzoo_policies.registry import make_policy
 from wattzoo_policies.signals import (
@@ -34,9 +34,6 @@ from wattzoo_policies.signals import (
 EARLY_SECONDS = 0.5
 """A policy decides anew this much before its interval is over; passes wake up a little early or late."""
 MIN_LABELS = 20
-PLANNED_INTERVALS = 6.0
-LEAST_PLANNED_SHARE = 0.005
-"""What is left in the average of a member that is not wanted any more needs no server."""
 EXPLORATION_SHARE = 0.02
 """Planned for a member with fewer than 20 feedbacks and no declared accuracy: enough for one replica, no more."""
 
@@ -214,24 +211,6 @@ def _make_request(inputs: ServiceInputs, usable: tuple[VariantState, ...]) -> De
         safest_member=inputs.spec.safest_member,
         current_weights=current,
     )
-
-
-def average_shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Shares by member, averaged exponentially over `PLANNED_INTERVALS`; the first ones count whole.
-
-    A law that steers its credit moves a fifth of the traffic to and fro between intervals, around a mixture that
-    hardly moves. Servers for each swing would cost more than the swings are worth: the reserve carries what fits, and
-    what does not fit is steered later.
-    """
-    total = sum(now.values())
-    if total <= 0.0:
-        return dict(before)
-    shares = {name: share / total for name, share in now.items()}
-    if not before:
-        return shares
-    averaged = {name: before.get(name, 0.0) * (1.0 - 1.0 / PLANNED_INTERVALS) for name in {**before, **shares}}
-    averaged = {name: share + shares.get(name, 0.0) / PLANNED_INTERVALS for name, share in averaged.items()}
-    return {name: s for name, s in averaged.items() if s >= LEAST_PLANNED_SHARE or shares.get(name, 0.0) > 0.0}
 
 
 def explore_unknown(wish: Mapping[str, float], members: tuple[Member, ...], ledger: LedgerSummary) -> dict[str, float]:

@@ -14,6 +14,10 @@ from dataclasses import replace
 from wattzoo_policies.protocols import ReplicaLaw
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, VariantDemand, VariantReplicas
 
+PLANNED_INTERVALS = 6.0
+LEAST_PLANNED_SHARE = 0.005
+"""What is left in the average of a member that is not wanted any more needs no server."""
+
 
 def make_replica_rule(reserve: float = 0.3) -> ReplicaLaw:
     """Return the rule with a reserve (share of the demand kept free on top of it)."""
@@ -65,6 +69,24 @@ def estimate_variant_demand(
                 sofar = demand[variant]
                 demand[variant] = None if rate is None or sofar is None else sofar + rate * weight * share
     return demand
+
+
+def average_shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Return shares by member to plan replicas for: an exponential average over `PLANNED_INTERVALS` decisions.
+
+    A law that steers its credit moves a fifth of the traffic to and fro between intervals, around a mixture that
+    hardly moves. Servers for each swing would cost more than the swings are worth: the reserve carries what fits, and
+    what does not fit is steered later. The first shares count whole; shares that sum to nothing change nothing.
+    """
+    total = sum(now.values())
+    if total <= 0.0:
+        return dict(before)
+    shares = {name: share / total for name, share in now.items()}
+    if not before:
+        return shares
+    averaged = {name: before.get(name, 0.0) * (1.0 - 1.0 / PLANNED_INTERVALS) for name in {**before, **shares}}
+    averaged = {name: share + shares.get(name, 0.0) / PLANNED_INTERVALS for name, share in averaged.items()}
+    return {name: s for name, s in averaged.items() if s >= LEAST_PLANNED_SHARE or shares.get(name, 0.0) > 0.0}
 
 
 def estimate_max_shares(variants: Sequence[VariantDemand], rate_rps: float | None) -> dict[str, float]:

@@ -16,7 +16,6 @@ import numpy as np
 from wattzoo_policies.baselines.fixed_mixture import Mixture, decide_mixture
 from wattzoo_policies.baselines.hpa import HpaParameters
 from wattzoo_policies.capacity.model import (
-    LatencyTarget,
     RequestShape,
     capacity_rps,
     concurrency,
@@ -25,7 +24,7 @@ from wattzoo_policies.capacity.model import (
     work_seconds,
 )
 from wattzoo_policies.sim.closed_loop import run_closed_loop
-from wattzoo_policies.sim.controllers import FixedWeights, HpaReplicas
+from wattzoo_policies.sim.controllers import FixedWeights, HpaReplicas, strictest
 from wattzoo_policies.sim.fleet import Variant
 from wattzoo_policies.sim.scenario import LoopRequest, LoopResult, Scenario
 
@@ -72,7 +71,7 @@ def run_mixture_hpa(
     """
     known = {variant.name: variant for variant in scenario.variants}
     shape = mean_shape(scenario.requests, next(iter(variants)))
-    latency = strictest_latency(scenario)
+    latency = strictest(scenario)
     joules, satisfaction = {}, {}
     for member, name in variants.items():
         rate = capacity_rps(known[name].model, shape, latency)
@@ -91,14 +90,6 @@ def mean_shape(requests: Iterable[LoopRequest], member: str) -> RequestShape:
     tokens = [(request.input_tokens, request.output_tokens[member]) for request in requests]
     mean = np.mean(np.array(tokens, dtype=float), axis=0)
     return RequestShape(float(mean[0]), float(mean[1]))
-
-
-def strictest_latency(scenario: Scenario) -> LatencyTarget:
-    """Return the latency bounds that satisfy every service."""
-    target = LatencyTarget()
-    for service in scenario.services.values():
-        target = target.strictest(service.latency)
-    return target
 
 
 def _sweep(
@@ -135,14 +126,14 @@ def _sweep(
 
 def _knee_concurrency(variant: Variant, scenario: Scenario) -> float:
     shape = mean_shape(scenario.requests, variant.member)
-    load = knee_load(variant.model, shape, strictest_latency(scenario))
+    load = knee_load(variant.model, shape, strictest(scenario))
     return concurrency(variant.model, shape, (load or 0.1) / work_seconds(variant.model, shape))
 
 
 def _initial(variant: Variant, scenario: Scenario, routed: float, target_share: float) -> int:
     """Return replicas for the rate of the first tenth of the run, so that no baseline pays for a cold start."""
     early = [request for request in scenario.requests if request.at_seconds < scenario.end_seconds / 10.0]
-    rate = capacity_rps(variant.model, mean_shape(scenario.requests, variant.member), strictest_latency(scenario), 1.0)
+    rate = capacity_rps(variant.model, mean_shape(scenario.requests, variant.member), strictest(scenario), 1.0)
     if rate is None:
         return 1
     wanted = routed * len(early) / (scenario.end_seconds / 10.0) / (rate * min(1.0, 0.5 + target_share / 2.0))

@@ -10,7 +10,12 @@ import numpy as np
 
 from wattzoo_policies.baselines.hpa import HpaObservation, HpaParameters, HpaState, decide_hpa
 from wattzoo_policies.capacity.model import LatencyTarget, RequestShape, capacity_rps, joules_per_request
-from wattzoo_policies.capacity.replicas import estimate_max_shares, estimate_peak_rps, estimate_variant_demand
+from wattzoo_policies.capacity.replicas import (
+    average_shares,
+    estimate_max_shares,
+    estimate_peak_rps,
+    estimate_variant_demand,
+)
 from wattzoo_policies.limits.replicas import make_default_replica_law
 from wattzoo_policies.protocols import ControllerPolicy
 from wattzoo_policies.signals import (
@@ -26,9 +31,8 @@ from wattzoo_policies.signals import (
 )
 from wattzoo_policies.sim.scenario import LoopView, Scenario, VariantView, Weights
 
-JOULES_WINDOW_SECONDS = 60.0
 MIN_COMPLETED = 10
-"""Requests in the window below which a member's joules are taken from its model instead of the measurement."""
+"""Requests of a variant below which their mean tokens are taken from the scenario instead of the measurement."""
 
 
 @dataclass(slots=True)
@@ -71,14 +75,16 @@ class PolicyWeights:
     seed: int = 0
     priors: tuple[Member, ...] = ()
     decisions: dict[str, Decision] = field(default_factory=dict)
+    planned: dict[str, dict[str, float]] = field(default_factory=dict)
     _states: dict[str, Any] = field(default_factory=dict)
-    _views: list[LoopView] = field(default_factory=list)
+    _last_view: LoopView | None = None
+    _count: int = 0
 
     def decide(self, view: LoopView) -> Weights:
         """Update every service's state from the counters and return its new weights."""
         joules = self._member_joules(view)
-        before = self._views[-1] if self._views else None
-        self._views = [*(v for v in self._views if v.at_seconds > view.at_seconds - JOULES_WINDOW_SECONDS), view]
+        before, self._last_view = self._last_view, view
+        self._count += 1
         max_shares = self._max_shares(view, before)
         weights: dict[str, Mapping[str, float]] = {}
         for service, target in self.scenario.services.items():
@@ -104,9 +110,10 @@ class PolicyWeights:
                 safest_member=target.safest_member,
                 current_weights=self.decisions[service].weights if service in self.decisions else None,
             )
-            rng = np.random.default_rng((self.seed, len(self._views), round(view.at_seconds * 1000)))
+            rng = np.random.default_rng((self.seed, self._count, round(view.at_seconds * 1000)))
             decision = self.policy.decide(state, request, rng)
             self.decisions[service] = decision
+            self.planned[service] = average_shares(self.planned.get(service, {}), decision.wish or decision.weights)
             weights[service] = self._split(view, decision.weights)
         return weights
 
@@ -128,16 +135,16 @@ class PolicyWeights:
         return split
 
     def _member_joules(self, view: LoopView) -> dict[str, float | None]:
-        """Return measured joules per request of the last minute, or the model's at the knee while there are few."""
-        oldest = self._views[0] if self._views else None
+        """Return the model's joules per request at the knee, as the operator compares members.
+
+        A measured average would make a member with little traffic look dear because it has little traffic.
+        """
+        latency = strictest(self.scenario)
         joules: dict[str, float | None] = {}
         for name in dict.fromkeys(seen.variant.member for seen in view.variants.values()):
-            mine = [key for key, seen in view.variants.items() if seen.variant.member == name]
-            done = sum(view.variants[k].completed - (oldest.variants[k].completed if oldest else 0) for k in mine)
-            burnt = sum(view.variants[k].joules - (oldest.variants[k].joules if oldest else 0.0) for k in mine)
-            planned = [planned_joules(view.variants[k], self.shape, LatencyTarget(None, 0.06)) for k in mine]
-            known = [value for value in planned if value is not None]
-            joules[name] = burnt / done if done >= MIN_COMPLETED else min(known, default=None)
+            mine = [seen for seen in view.variants.values() if seen.variant.member == name]
+            planned = [planned_joules(seen, self.shape, latency) for seen in mine]
+            joules[name] = min((value for value in planned if value is not None), default=None)
         return joules
 
 
@@ -164,9 +171,7 @@ class DemandReplicas:
     def decide(self, view: LoopView) -> Mapping[str, int]:
         """Return replicas by variant."""
         rates = self._peak_rates(view)
-        wishes = [
-            (rates[service], decision.wish or decision.weights) for service, decision in self.weights.decisions.items()
-        ]
+        wishes = [(rates[service], shares) for service, shares in self.weights.planned.items()]
         demand = estimate_variant_demand(wishes, self._splits())
         request = ReplicaRequest(
             view.at_seconds,
@@ -236,10 +241,7 @@ def observe_variant(
     seen: VariantView, demand_rps: float | None, fallback: RequestShape, scenario: Scenario
 ) -> VariantDemand:
     """Return what the replica rule and the capacity cap want to know of a variant."""
-    target = LatencyTarget()
-    for service in scenario.services.values():
-        target = target.strictest(service.latency)
-    variant = seen.variant
+    target, variant = strictest(scenario), seen.variant
     return VariantDemand(
         variant=variant.name,
         demand_rps=demand_rps,
@@ -252,6 +254,14 @@ def observe_variant(
         accelerator_pool=variant.accelerator_pool or None,
         member=variant.member,
     )
+
+
+def strictest(scenario: Scenario) -> LatencyTarget:
+    """Return the latency bounds that satisfy every service."""
+    target = LatencyTarget()
+    for service in scenario.services.values():
+        target = target.strictest(service.latency)
+    return target
 
 
 def planned_joules(seen: VariantView, fallback: RequestShape, target: LatencyTarget) -> float | None:
