@@ -64,7 +64,7 @@ unit: install ## unit tests alone: seconds, no network, no cluster
 
 .PHONY: e2e
 e2e: install system cluster-build ## end-to-end tests on a real control plane
-	$(RUN) -m e2e.cluster run -- $(BIN)/pytest e2e/scenarios
+	@PYTHONPATH=operator:policies:. scripts/e2e.sh $(BIN)/pytest
 
 .PHONY: test
 test: unit e2e ## all tests: unit and end-to-end
