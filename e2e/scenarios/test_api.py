@@ -289,7 +289,7 @@ def test_kubectl_get_answers_the_first_question_and_wide_the_second(cluster: Clu
     apply(cluster, identity | {"status": status}, "--subresource=status")
     head, row = cluster.kubectl("get", "llmsvc", "shown", "--namespace", space).splitlines()
     assert head.split() == ["NAME", "SLA", "ACHIEVED", "J/REQ", "POWER", "POLICY", "READY", "AGE"]
-    assert row.split()[:-1] == ["shown", "80.0%", "81.2%", "412.5", "5230", "MESSPlus", "True"]
+    assert row.split()[:-1] == ["shown", "80.0%", "81.2%", "412.5", "5230", "MESSPlusAnytime", "True"]
     head, row = cluster.kubectl("get", "llmsvc", "shown", "--namespace", space, "-o", "wide").splitlines()
     assert head.split()[8:] == ["DEBT", "LATENCY", "REASON"]
     assert row.split()[8:] == ["-12", "640ms/41ms", "OnTarget"]
