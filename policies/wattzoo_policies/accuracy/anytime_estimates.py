@@ -35,20 +35,25 @@ class AnytimeParameters:
 
     delta: promised probability of ever owing, after the first requests. Smaller buys more credit.
     drift_buffer_requests: least buffer, for traffic that is known to drift; 0 trusts the bound.
+    least_horizon_requests: a gap is closed over at least so many requests. With intervals of few requests a larger one
+        moves weights, and the replicas behind them, less, and costs more credit.
     feedback_delay_seconds: time after which a request without feedback is taken never to get any.
     unknown_expected_requests: requests of the coming interval when nobody can say how many will come.
     """
 
     delta: float = 0.05
     drift_buffer_requests: float = 0.0
+    least_horizon_requests: float = 0.0
     feedback_delay_seconds: float = 15.0
     unknown_expected_requests: int = 100
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.delta) and 0.0 < self.delta < 0.5):
             raise ValueError(f"delta must lie between 0 and 0.5, not {self.delta}")
-        if not (math.isfinite(self.drift_buffer_requests) and self.drift_buffer_requests >= 0.0):
-            raise ValueError(f"drift_buffer_requests must be at least 0, not {self.drift_buffer_requests}")
+        for name in ("drift_buffer_requests", "least_horizon_requests"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0.0):
+                raise ValueError(f"{name} must be at least 0, not {value}")
         if not (math.isfinite(self.feedback_delay_seconds) and self.feedback_delay_seconds >= 0.0):
             raise ValueError(f"feedback_delay_seconds must be at least 0, not {self.feedback_delay_seconds}")
         if self.unknown_expected_requests < 1:
@@ -201,7 +206,7 @@ def estimate_buffers(state: LawState, now: Situation, parameters: AnytimeParamet
     feedback.
     """
     blind = now.pending.sum(-1) + now.expected
-    horizon = 2.0 * blind
+    horizon = np.maximum(2.0 * blind, parameters.least_horizon_requests)
     accuracy, feedback = estimate_accuracy(state), estimate_feedback(state)
     spread = accuracy * (1.0 - accuracy)
     weights = np.where(now.current.sum(-1, keepdims=True) > 0.0, now.current, 1.0 / now.current.shape[-1])
@@ -241,13 +246,15 @@ def estimate_promise_start(
     if not edge > 0.0:
         return math.inf
     blind = interval_requests * (1.0 + lag_intervals)
+    horizon = max(2.0 * blind, parameters.least_horizon_requests)
     owed = blind * max(0.0, alpha - (best + float(accuracy.mean())) / 2.0)
     silence = (1.0 - feedback) / feedback
     spread = max(alpha * (1.0 - alpha), LEAST_VARIANCE)
     number = 1000.0
     for _ in range(200):
-        decisions = 0.645 * (number / (2.0 * blind) + 2.0) ** 2 * (2.0 * blind / interval_requests)
-        b = max(math.sqrt(blind * math.log(decisions / parameters.delta)), parameters.drift_buffer_requests)
+        decisions = 0.645 * (number / horizon + 2.0) ** 2 * (horizon / interval_requests)
+        variance = (horizon / 2.0 + blind) / 4.0
+        b = max(math.sqrt(2.0 * variance * math.log(decisions / parameters.delta)), parameters.drift_buffer_requests)
         u = math.sqrt(2.0 * (number * spread + blind * 0.25) * silence * math.log(1.0 / parameters.delta))
         after = max(1000.0, (2.0 * (b + u) + owed) / edge)
         if abs(after - number) < 0.5:

@@ -24,6 +24,7 @@ from wattzoo_policies.accuracy.anytime_estimates import (
     AnytimeParameters,
     LawState,
     Situation,
+    estimate_accuracy,
     estimate_buffers,
     estimate_present_accuracy,
 )
@@ -53,8 +54,9 @@ EXPLORATION_JOULES = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A batch of decisions with what led to them; (R, M) weights and wish (without exploration), (R,) the rest.
+    """A batch of decisions with what led to them; (R, M) weights, wish and sustained, (R,) the rest.
 
+    wish: the weights without exploration; sustained: the mixture that they swing around, the cheapest that holds alpha.
     buffer: sqrt(b^2 + u^2), the credit aimed at; predicted: credit expected once all feedback is in; target: tau.
     reached: tau can be met by the members in question; starting: nothing is compared yet. accuracy: (R, M) present
     estimates; price: joules per additional satisfied request at the plan, NaN where no member is better.
@@ -62,6 +64,7 @@ class Choice:
 
     weights: Floats
     wish: Floats
+    sustained: Floats
     target: Floats
     buffer: Floats
     predicted: Floats
@@ -85,6 +88,7 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
     hopeless = np.where(candidates, accuracy, 0.0).max(-1) < now.alpha
     if hopeless.any():
         plan = np.where(hopeless[:, None], _most_promising(state, accuracy, now), plan)
+    sustained, _ = solve_rows(now.joules, estimate_accuracy(state), np.full(len(b), now.alpha), candidates)
     wish = _smooth(plan, now, passed)
     price = estimate_price(now.joules, accuracy, plan)
     weights = _with_floor(wish, plan, accuracy, price, passed, now, state)
@@ -92,7 +96,7 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
     if starting.any():
         start, safe = _start_weights(now)
         wish, weights = np.where(starting[:, None], safe, wish), np.where(starting[:, None], start, weights)
-    return Choice(weights, wish, target, buffer, predicted, reached, starting, accuracy, price)
+    return Choice(weights, wish, sustained, target, buffer, predicted, reached, starting, accuracy, price)
 
 
 def _aim(gap: Floats, b: Floats, horizon: Floats, passed: Floats, now: Situation) -> Floats:

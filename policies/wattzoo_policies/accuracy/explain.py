@@ -64,8 +64,12 @@ def explain_choice(
 
 
 def _wish(choice: Choice) -> Floats:
-    """Return (M,) what replicas are planned from: no exploration, but all members while they are compared."""
-    return np.asarray(choice.weights[0] if bool(choice.starting[0]) else choice.wish[0])
+    """Return (M,) what replicas are planned from: all members while they are compared, no exploration later.
+
+    Servers take minutes to come and burn while they wait, weights change within seconds: half of the wish is the
+    mixture that the weights swing around.
+    """
+    return np.asarray(choice.weights[0] if bool(choice.starting[0]) else (choice.wish[0] + choice.sustained[0]) / 2.0)
 
 
 def _by_name(names: Sequence[str], row: Floats) -> dict[str, float]:
