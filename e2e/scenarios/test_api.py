@@ -18,6 +18,7 @@ from tests.api.cases import SAMPLES, BadCase, bad_cases, good_samples
 from tests.api.mutations import mutated_samples
 from wattzoo.api.base import GROUP, VERSION
 from wattzoo.api.crd import KINDS
+from wattzoo.api.llm_service_status import MAX_STATE_LENGTH
 from wattzoo.api.parse import parse
 from wattzoo.api.v1alpha1 import (
     AcceleratorPoolStatus,
@@ -259,7 +260,7 @@ STATUSES = {
         energy=EnergyStatus(joules_per_request="412.5", power_watts=5230, provenance="Proportional"),
         members=(MemberStatus(name="small", weight=600_000), MemberStatus(name="large", weight=400_000)),
         decision=Decision(time=timestamp(1.8e9), reason="OnTarget", message="x" * 5000),
-        controller=ControllerState(policy="MESSPlus", state="q" * 4096, observed_at=timestamp(1.8e9)),
+        controller=ControllerState(policy="MESSPlus", state="q" * MAX_STATE_LENGTH, observed_at=timestamp(1.8e9)),
         conditions=CONDITIONS,
     ),
 }
@@ -289,7 +290,7 @@ def test_kubectl_get_answers_the_first_question_and_wide_the_second(cluster: Clu
     apply(cluster, identity | {"status": status}, "--subresource=status")
     head, row = cluster.kubectl("get", "llmsvc", "shown", "--namespace", space).splitlines()
     assert head.split() == ["NAME", "SLA", "ACHIEVED", "J/REQ", "POWER", "POLICY", "READY", "AGE"]
-    assert row.split()[:-1] == ["shown", "80.0%", "81.2%", "412.5", "5230", "MESSPlusAnytime", "True"]
+    assert row.split()[:-1] == ["shown", "80.0%", "81.2%", "412.5", "5230", "MESSPlus", "True"]
     head, row = cluster.kubectl("get", "llmsvc", "shown", "--namespace", space, "-o", "wide").splitlines()
     assert head.split()[8:] == ["DEBT", "LATENCY", "REASON"]
     assert row.split()[8:] == ["-12", "640ms/41ms", "OnTarget"]
