@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 MINUTES ?= 10
+DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=operator:policies:. $(BIN)/python
@@ -68,6 +69,10 @@ e2e: install system cluster-build ## end-to-end tests on a real control plane
 
 .PHONY: test
 test: unit e2e ## all tests: unit and end-to-end
+
+.PHONY: bench-control
+bench-control: install ## the tables of the control laws on public data; DATA is the folder that holds it
+	$(RUN) -m benchmarks.control --data $(DATA)
 
 .PHONY: presubmit
 presubmit: lint types imports verify test ## everything that a change must pass
