@@ -99,6 +99,9 @@ def describe_run(cluster: Cluster, run: settings.Run) -> dict[str, Any]:
         "commit": read_commit(),
         "targets": {name: spec.sla.accuracy.target_per_mille / 1000 for name, spec in specs.items()},
         "policies": {name: spec.controller.policy for name, spec in specs.items()},
+        "promised_from": {
+            item["metadata"]["name"]: item.get("status", {}).get("sla", {}).get("promisedFromRequest") for item in items
+        },
         "latency_bounds_seconds": {"ttft": min(ttft) / 1000, "tpot": min(tpot) / 1000},
         "versions": {
             "wattzoo": __version__,

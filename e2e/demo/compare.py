@@ -7,6 +7,8 @@ mixture the shares that only hindsight knows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,16 @@ import yaml
 from e2e.demo import settings
 from e2e.demo.measures import Slo
 from e2e.demo.recording import Recording
-from e2e.demo.report import ATTAINMENT_GOAL, Comparison, PlantRun, load_end_seconds
+from e2e.demo.report import ATTAINMENT_GOAL, Comparison, LawRun, PlantRun, load_end_seconds
 from e2e.demo.scene import read_pool, read_profiles, shorten_startups
 from e2e.emulator.profiles import make_replica_model, max_sequences_of
 from e2e.emulator.table import read_table
 from wattzoo_policies.baselines.hpa import HpaParameters
 from wattzoo_policies.capacity.model import LatencyTarget
-from wattzoo_policies.sim.closed_loop import replay_closed_loop
-from wattzoo_policies.sim.comparison import BaselineRun, run_largest_hpa, run_mixture_hpa
+from wattzoo_policies.registry import Parameter, make_policy
+from wattzoo_policies.sim.closed_loop import replay_closed_loop, run_closed_loop
+from wattzoo_policies.sim.comparison import BaselineRun, mean_shape, run_largest_hpa, run_mixture_hpa
+from wattzoo_policies.sim.controllers import DemandReplicas, PolicyWeights
 from wattzoo_policies.sim.fleet import Variant
 from wattzoo_policies.sim.scenario import LoopRequest, LoopResult, PodLife, Scenario, ServiceTarget, Weights
 
@@ -32,6 +36,16 @@ LINGER_SECONDS = 3.0
 """How long a leaving replica stays when nothing runs on it: the emulator's own figure."""
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 MAX_REPLICAS = 64
+LAWS: tuple[tuple[str, Mapping[str, Parameter]], ...] = (
+    ("MESSPlusAnytime", {}),
+    ("MESSPlus", {}),
+    ("MESSPlus", {"horizon_requests": 1}),
+)
+"""The default law, the published rule as WattZoo runs it, and the published rule bare."""
+LAW_SEEDS = 4
+START_REPLICAS = 2
+PEAK_SECONDS = 30.0
+"""Replicas are for the largest rate of this time, as the operator has it."""
 
 
 def compare(recording: Recording, table_path: Path = settings.TABLE) -> Comparison:
@@ -43,11 +57,58 @@ def compare(recording: Recording, table_path: Path = settings.TABLE) -> Comparis
         scenario, recorded_pods(recording), recorded_weights(recording), np.random.default_rng(REPLAY_SEED)
     )
     by_member = {variant.member: variant.name for variant in scenario.variants}
+    mixture = run_mixture_hpa(scenario, by_member, hpa, goal=ATTAINMENT_GOAL)
     return Comparison(
         replayed=plant_run(replayed, "the weights and pods that were recorded", reached_goal=True),
         hpa_largest=baseline_run(run_largest_hpa(scenario, largest, hpa, goal=ATTAINMENT_GOAL)),
-        fixed_mix_hpa=baseline_run(run_mixture_hpa(scenario, by_member, hpa, goal=ATTAINMENT_GOAL)),
+        fixed_mix_hpa=baseline_run(mixture),
+        laws=simulate_laws(scenario, mixture.result.joules),
     )
+
+
+def simulate_laws(scenario: Scenario, fixed_mix_joules: float) -> tuple[LawRun, ...]:
+    """Each law on the same requests in the plant with WattZoo's own replica rule; means over seeds of the routing.
+
+    One run's replicas are a matter of luck by some per cent, so neither law is judged by one.
+    """
+    initial = {variant.name: START_REPLICAS for variant in scenario.variants}
+    services = {
+        name: replace(target, safest_member=settings.LARGEST_MEMBER) for name, target in scenario.services.items()
+    }
+    variants = tuple(replace(variant, initial_replicas=initial[variant.name]) for variant in scenario.variants)
+    started = replace(scenario, variants=variants, services=services)
+    shape = mean_shape(scenario.requests, settings.LARGEST_MEMBER)
+    found = []
+    for policy, parameters in LAWS:
+        runs = []
+        for seed in range(LAW_SEEDS):
+            weights = PolicyWeights(make_policy(policy, parameters), started, shape, settings.INTERVAL_SECONDS, seed)
+            replicas = DemandReplicas(
+                started,
+                weights,
+                shape,
+                float(settings.POOL_INTERVAL_SECONDS),
+                down_stabilization_seconds=300.0 * settings.LOADING_SCALE,
+                rate_seconds=float(settings.RATE_WINDOW_SECONDS),
+                horizon_seconds=PEAK_SECONDS,
+            )
+            runs.append(run_closed_loop(started, weights, replicas, np.random.default_rng(seed)))
+        joules = float(np.mean([run.joules for run in runs]))
+        outcomes = [outcome for run in runs for outcome in run.services.values()]
+        deficits = [outcome.worst_deficit for outcome in outcomes if outcome.worst_deficit is not None]
+        found.append(
+            LawRun(
+                policy=policy,
+                parameters=dict(parameters),
+                seeds=LAW_SEEDS,
+                energy_joules=joules,
+                ratio_to_fixed_mix=joules / fixed_mix_joules,
+                satisfied=float(np.mean([outcome.achieved or 0.0 for outcome in outcomes])),
+                worst_deficit=max(deficits, default=None),
+                violated_share=float(np.mean([d > 0.0 for d in deficits])) if deficits else None,
+            )
+        )
+    return tuple(found)
 
 
 def make_scenario(recording: Recording, table_path: Path) -> Scenario:

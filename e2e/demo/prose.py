@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMES = {
@@ -51,8 +51,12 @@ def _service_lines(report: Mapping[str, Any]) -> list[str]:
             f"{row['name']:<10}{percent(row['target']):>10}{percent(row['achieved']):>11}{row['feedback_count']:>11}"
             f"{row['debt_requests']:>9.1f}{'too few' if worst is None else f'{100 * worst:.2f} points':>25}"
         )
-    n0 = report["services"][0]["n0"] if report["services"] else 0
-    return [*lines, f"N0 = {n0} feedbacks; debt = target x feedbacks - satisfied, negative is credit"]
+    n0 = ", ".join(f"{row['name']} {row['n0']}" for row in report["services"])
+    return [
+        *lines,
+        f"N0 (feedbacks from which the promise is judged; stated by the service, at least 1000): {n0}",
+        "debt = target x feedbacks - satisfied, negative is credit",
+    ]
 
 
 def _run_lines(report: Mapping[str, Any]) -> list[str]:
@@ -71,8 +75,24 @@ def _run_lines(report: Mapping[str, Any]) -> list[str]:
         mark = "" if run["reached_goal"] else " (!)"
         lines.append(_run_line(name + mark, run["energy_joules"], run["slo"], run["satisfied"]))
         lines.append(f"    {run['setting']}")
+    lines += _law_lines(report["plant"].get("laws", ()))
     deviation = report["plant"]["replay_deviation_percent"]
     return [*lines, f"replay against measurement: {'unknown' if deviation is None else f'{deviation:+.1f} %'}"]
+
+
+def _law_lines(laws: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not laws:
+        return []
+    lines = ["the same requests under each law, simulated with WattZoo's replicas (energy over the fixed mixture's):"]
+    for law in laws:
+        setting = ", ".join(f"{name}={value}" for name, value in law["parameters"].items())
+        worst = "too few" if law["worst_deficit"] is None else f"{100 * law['worst_deficit']:.2f} points"
+        name = f"{law['policy']} {setting}".strip()
+        lines.append(
+            f"    {name:<40}{law['ratio_to_fixed_mix']:.3f}  {kilojoules(law['energy_joules'])}, satisfied "
+            f"{percent(law['satisfied'])}, worst deficit after N0 {worst} (mean of {law['seeds']} seeds)"
+        )
+    return lines
 
 
 def _run_line(name: str, joules: float | None, slo: Mapping[str, Any], satisfied: Mapping[str, float | None]) -> str:

@@ -48,12 +48,34 @@ class PlantRun:
 
 
 @dataclass(frozen=True, slots=True)
+class LawRun:
+    """One law simulated on the same requests with WattZoo's replica rule, over some seeds of the routing.
+
+    energy_joules, satisfied: means; worst_deficit: the largest after N0 of any seed and service; violated_share: share
+    of seeds and services with one. ratio_to_fixed_mix: energy over that of the hindsight mixture with an HPA.
+    """
+
+    policy: str
+    parameters: Mapping[str, Any]
+    seeds: int
+    energy_joules: float
+    ratio_to_fixed_mix: float
+    satisfied: float
+    worst_deficit: float | None
+    violated_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """The same requests in the plant: WattZoo's own recorded decisions again, and the two ways it is set beside."""
+    """The same requests in the plant: WattZoo's own recorded decisions again, and the two ways it is set beside.
+
+    laws: what other laws would have made of them.
+    """
 
     replayed: PlantRun
     hpa_largest: PlantRun
     fixed_mix_hpa: PlantRun
+    laws: tuple[LawRun, ...] = ()
 
 
 def make_report(recording: Recording, comparison: Comparison | None) -> dict[str, Any]:
@@ -96,7 +118,9 @@ def load_end_seconds(recording: Recording) -> float:
 
 def _service(recording: Recording, name: str, target: float) -> dict[str, Any]:
     mine = [reply for reply in recording.replies if reply.service == name]
-    promise = measure_promise(feedbacks(recording.replies, name), target)
+    stated = recording.facts.get("promised_from", {}).get(name)
+    n0 = max(GRACE_FEEDBACKS, stated or 0)
+    promise = measure_promise(feedbacks(recording.replies, name), target, n0)
     return {
         "name": name,
         "target": target,
@@ -105,7 +129,8 @@ def _service(recording: Recording, name: str, target: float) -> dict[str, Any]:
         "debt_requests": promise.debt_requests,
         "worst_deficit": promise.worst_deficit,
         "violated_after_n0": promise.violated_after_n0,
-        "n0": GRACE_FEEDBACKS,
+        "n0": n0,
+        "n0_stated": stated,
         "requests": len(mine),
         "answered_by": dict(sorted(Counter(reply.member or "nobody" for reply in mine).items())),
     }
@@ -157,7 +182,11 @@ def _plant(comparison: Comparison | None, measured: float | None) -> dict[str, A
             ("fixed_mix_hpa", comparison.fixed_mix_hpa),
         )
     }
-    return {"replay_deviation_percent": deviation_percent(comparison.replayed.energy_joules, measured), **runs}
+    return {
+        "replay_deviation_percent": deviation_percent(comparison.replayed.energy_joules, measured),
+        **runs,
+        "laws": [asdict(law) for law in comparison.laws],
+    }
 
 
 def _writes(recording: Recording) -> dict[str, Any]:

@@ -30,6 +30,8 @@ SEED = 1
 
 LOADING_SCALE = 0.1
 """Model loading takes a tenth of its real time, and every window that waits for it is cut alike, ours and the HPA's."""
+INTERVAL_SECONDS = 5.0
+"""Both services choose weights this often (examples/demo/60-llm-services.yaml)."""
 POOL_INTERVAL_SECONDS, RATE_WINDOW_SECONDS = 5, 15
 """A third of the defaults: rates must follow a day that passes in minutes. The baselines' HPA looks each 1.5 s."""
 SETTLE_SECONDS = 45.0
