@@ -55,6 +55,15 @@ class MESSPlusAnytimeParameters(ApiModel):
             "times; 0 trusts the bound.",
         ),
     ] = 0
+    least_horizon_requests: Annotated[
+        Integer,
+        Field(
+            ge=0,
+            le=100_000,
+            description="Least number of requests over which missing credit is earned. Where an interval has few "
+            "requests, more keeps the weights steadier and holds more credit.",
+        ),
+    ] = 0
     feedback_delay_seconds: Annotated[
         Integer,
         Field(
@@ -70,6 +79,7 @@ class MESSPlusAnytimeParameters(ApiModel):
         return {
             "delta": self.violation_per_mille / 1e3,
             "drift_buffer_requests": float(self.drift_buffer_requests),
+            "least_horizon_requests": float(self.least_horizon_requests),
             "feedback_delay_seconds": float(self.feedback_delay_seconds),
         }
 
