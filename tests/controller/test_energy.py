@@ -59,6 +59,26 @@ def observe(
     return estimate_variant(NAMESPACE, state, index_series(telemetry, 120.0), max_watts)
 
 
+def test_a_server_that_fills_up_is_not_thought_to_get_long_requests() -> None:
+    # in 45 s 45 requests of 200 and 100 tokens were begun, 9 have ended, 36 run and are half written on average
+    who = {"namespace": NAMESPACE, "pod": "a"}
+    series = {
+        **make_pod_series("a", AT, 1.0, 400.0),
+        "engine_gauges": [
+            make_counter(Signal.REQUESTS_RUNNING, AT, 36.0 / 45.0, **who),
+            make_gauge(Signal.REQUESTS_WAITING, AT, 0.0, **who),
+        ],
+        "engine_counters": [
+            make_counter(Signal.REQUESTS_SUCCEEDED, AT, 9.0 / 45.0, **who),
+            make_counter(Signal.PROMPT_TOKENS, AT, 45.0 * 200.0 / 45.0, **who),
+            make_counter(Signal.GENERATION_TOKENS, AT, (9.0 + 36.0 / 2.0) * 100.0 / 45.0, **who),
+        ],
+    }
+    seen = observe(make_state(warm("a")), series)
+    assert seen.input_tokens == pytest.approx(200.0)
+    assert seen.output_tokens == pytest.approx(100.0)
+
+
 def test_signals_are_sums_over_ready_pods_and_ghosts_do_not_count() -> None:
     state = make_state(warm("a"), warm("b"))
     seen = observe(state, *(make_pod_series(pod, AT, 2.0, 400.0) for pod in ("a", "b", "ghost")))

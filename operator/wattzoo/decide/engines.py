@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wattzoo.api.conditions import Reason
-from wattzoo.decide.series import Reading, estimate_latest, estimate_rate, sum_readings, unknown
+from wattzoo.decide.series import Reading, estimate_latest, estimate_rate, is_plausible, sum_readings, unknown
 from wattzoo.decisions import VariantSignals
 from wattzoo.model import PodView, Series, Signal, TelemetrySnapshot, VariantState
 
@@ -105,6 +105,7 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
     served = _sum_pods(index, namespace, warm, Signal.REQUESTS_SUCCEEDED, rate=True)
     prompt = _sum_pods(index, namespace, warm, Signal.PROMPT_TOKENS, rate=True)
     generated = _sum_pods(index, namespace, warm, Signal.GENERATION_TOKENS, rate=True)
+    more = _running_growth(index, namespace, warm)
     power = {pod.name: estimate_pod_watts(index, namespace, pod, max_watts) for pod in state.pods}
     known = [reading for reading in power.values() if reading.known]
     serving = sum_readings(power[pod.name] for pod in warm)
@@ -115,8 +116,8 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
         running=running.value,
         waiting=waiting.value,
         served_rps=served.value,
-        input_tokens=_ratio(prompt.value, served.value),
-        output_tokens=_ratio(generated.value, served.value),
+        input_tokens=_ratio(prompt.value, served.value, more),
+        output_tokens=_ratio(generated.value, served.value, more / 2.0),
         watts=sum_readings(known).value,
         serving_watts=serving.value,
         warm=len(warm),
@@ -132,8 +133,28 @@ def _has_gauges(index: PodSeries, namespace: str, pod: PodView) -> bool:
     return bool(found) and estimate_latest(found[0], index.at_seconds, index.stale_after_seconds).known
 
 
-def _ratio(amount: float | None, count: float | None) -> float | None:
-    return amount / count if amount is not None and count is not None and count > 0.0 else None
+def _running_growth(index: PodSeries, namespace: str, pods: Sequence[PodView]) -> float:
+    """Requests per second by which more were begun than ended; unknown counts as none."""
+    growth = 0.0
+    for pod in pods:
+        for series in index.find(namespace, pod.name, Signal.REQUESTS_RUNNING):
+            if not series.samples or not all(is_plausible(sample.value) for sample in series.samples):
+                continue
+            first, last = series.samples[0], series.samples[-1]
+            if last.at_seconds > first.at_seconds:
+                growth += (last.value - first.value) / (last.at_seconds - first.at_seconds)
+    return growth
+
+
+def _ratio(amount: float | None, ended: float | None, more: float) -> float | None:
+    """Tokens per request, by requests per second that ended and that were begun on top of those.
+
+    Prompts are read when a request begins and answers written while it runs. Divided by what ended alone, a server that
+    fills up would seem to get requests of thousands of tokens, and replicas would be planned for them.
+    """
+    if amount is None or ended is None or ended <= 0.0:
+        return None
+    return amount / max(ended + more, ended / 2.0)
 
 
 def estimate_quantile(
