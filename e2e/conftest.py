@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from collections.abc import Generator, Iterator
 
 import pytest
 
-from e2e.cluster import Cluster, CommandError
+from e2e.cluster import Cluster
 from e2e.cluster.paths import REPOSITORY_DIR, RUN_DIR_VARIABLE
+from e2e.stack import fresh_namespace
 
 LOGS_SHOWN = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "envoy-gateway", "prometheus")
 
@@ -56,16 +56,8 @@ def cluster() -> Cluster:
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A fresh namespace, gone (with its pods and Gateways) when the test ends."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    try:
-        # The namespace itself needs five seconds more; what other tests could meet is gone now: GPUs and the port.
-        cluster.kubectl("delete", "namespace", name, "--wait=false")
-        cluster.kubectl("delete", "gateways,pods", "--all", "--force", "--grace-period=0", "--namespace", name)
-    except CommandError as error:
-        if "NotFound" not in error.stderr:
-            raise
+    with fresh_namespace(cluster) as name:
+        yield name
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from e2e.cluster import Cluster
+from e2e.cluster import Cluster, CommandError
 from e2e.cluster.api_client import ApiClient
 from e2e.emulator.launch import LOAD, start_emulator, start_load
 from e2e.operator_process import NAMESPACE, RELEASE, OperatorProcess, install_chart, read_audit
@@ -56,6 +57,23 @@ def eventually(look: Callable[[], T | None], timeout_seconds: float, what: str) 
             return found
         assert time.monotonic() < deadline, f"not within {timeout_seconds:.0f} s: {what}; last seen: {found!r}"
         time.sleep(0.2)
+
+
+@contextmanager
+def fresh_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of a name nobody else has, gone (with its pods and Gateways) when the block ends."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        # The namespace itself needs five seconds more; what other tests could meet is gone now: GPUs and the port.
+        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+        try:
+            cluster.kubectl("delete", "gateways,pods", "--all", "--force", "--grace-period=0", "--namespace", name)
+        except CommandError as error:
+            if "NotFound" not in error.stderr:
+                raise
 
 
 class Stack:
@@ -182,7 +200,7 @@ class Stack:
 
     # Requests
 
-    def ask(self, hostname: str, request_id: str = "q1") -> requests.Response:
+    def ask(self, hostname: str, request_id: str = "chat-1") -> requests.Response:
         """One short request through the shared gateway."""
         body = {
             "model": "zoo",
@@ -204,8 +222,8 @@ class Stack:
 
     @contextmanager
     def load(self, target: str, rps: float, minutes: float = 5.0, arguments: Sequence[str] = ()) -> Iterator[Load]:
-        """Send requests until the block ends; `target` is NAMESPACE/SERVICE=HOSTNAME."""
-        output = self.table.parent / f"load-{target.partition('/')[0]}.json"
+        """Send requests until the block ends; `target` is NAMESPACE/SERVICE=HOSTNAME. One load at a time."""
+        output = self.table.parent / f"load-{target.partition('=')[0].replace('/', '-')}.json"
         argv = ["--table", str(self.table), "--service", target, "--model", "zoo", "--summary", str(output)]
         argv += ["--minutes", str(minutes), "--peak-rps", str(rps), "--gateway", self.url, *arguments]
         output.unlink(missing_ok=True)

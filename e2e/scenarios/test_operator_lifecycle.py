@@ -78,6 +78,11 @@ def test_a_zoo_is_placed_routed_answers_and_goes_away_piece_by_piece(stack: Stac
     )
     assert stack.condition("modelpool", namespace, "other", "Ready")[0] == "True"
 
+    # The namespace with all that is left ends without the operator's help.
+    stack.operator.stop()
+    stack.cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+    eventually(lambda: stack.api.get(f"/api/v1/namespaces/{namespace}") is None, 90.0, "the namespace has ended")
+
 
 def test_an_adopted_deployment_is_scaled_and_otherwise_left_alone(stack: Stack, zoo: Zoo) -> None:
     """Its scale is ours as long as nobody else wants it; one who does is reported and not fought."""
@@ -97,10 +102,3 @@ def test_an_adopted_deployment_is_scaled_and_otherwise_left_alone(stack: Stack, 
     message = stack.wait_condition("modelpool", namespace, "zoo", "Degraded", "True", "OwnershipConflict")
     assert ADOPTED in message
     assert stack.replicas(namespace)[ADOPTED] == 1
-
-
-def test_a_namespace_with_the_operator_stopped_ends(stack: Stack, zoo: Zoo) -> None:
-    start_zoo(stack, zoo)
-    stack.operator.stop()
-    stack.cluster.kubectl("delete", "namespace", zoo.namespace, "--wait=false")
-    eventually(lambda: stack.api.get(f"/api/v1/namespaces/{zoo.namespace}") is None, 90.0, "the namespace has ended")

@@ -11,7 +11,7 @@ from e2e.timeline import Look, Timeline
 PEAK_RPS = 9.0
 QUIET = 0.2
 """Share of the peak before and after the step: 1.8 requests a second, which one or two replicas of small carry."""
-UP_SECONDS, DOWN_SECONDS = 20, 55
+UP_SECONDS, DOWN_SECONDS = 12, 32
 
 
 def test_replicas_follow_a_step_of_load_and_no_request_fails_on_the_way_down(stack: Stack, zoo: Zoo) -> None:
@@ -48,7 +48,7 @@ def check_one_direction(looks: list[Look]) -> None:
     assert rises <= 1
 
 
-def test_a_member_that_is_no_longer_needed_loses_its_traffic_first_and_then_its_server(stack: Stack, zoo: Zoo) -> None:
+def test_a_member_that_nobody_uses_any_more_loses_its_traffic_first_and_then_its_server(stack: Stack, zoo: Zoo) -> None:
     namespace = zoo.namespace
     both = ("small", "large")
     stack.apply(*zoo.all(zoo.service("chat", 900, members=both), pool=zoo.pool(small(), medium(), large(least=0))))
@@ -56,13 +56,12 @@ def test_a_member_that_is_no_longer_needed_loses_its_traffic_first_and_then_its_
     stack.wait_answer(zoo.hostname("chat"))
     with stack.load(zoo.target("chat"), 2.0) as load, Timeline(stack, namespace, "chat") as timeline:
         eventually(lambda: timeline.last.weights.get(LARGE, 0) > 600_000, 60.0, "most goes to the largest")
-        stack.apply(zoo.service("chat", 400, members=both))
-        eventually(lambda: timeline.last.replicas[LARGE] == 0, 120.0, "the largest is not needed")
+        stack.apply(zoo.service("chat", 400, members=("small",)))
+        eventually(lambda: timeline.last.replicas[LARGE] == 0, 120.0, "nobody uses the largest")
         load.wait_more(10)
-        assert timeline.last.weights[SMALL] == 1_000_000
+        assert timeline.last.weights == {SMALL: 1_000_000}
         done = load.finish()
     assert done["failed"] == 0, done["errors"]
     gone = next(look for look in timeline.looks if look.replicas[LARGE] == 0)
-    unused = next(look for look in reversed(timeline.looks) if look.weights[LARGE] > 0)
+    unused = next(look for look in reversed(timeline.looks) if look.weights.get(LARGE, 0) > 0)
     assert unused.at_seconds < gone.at_seconds
-    assert all(look.replicas[LARGE] > 0 for look in timeline.looks if look.weights[LARGE] > 0)

@@ -15,7 +15,7 @@ PROFILES = REPOSITORY_DIR / "examples" / "profiles"
 STARTUP_SECONDS = 2
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = 400, 200, 40
 PRIORS = {"small": 500, "medium": 750, "large": 1000}
-"""Satisfied requests out of a thousand, as the table has them and as the services declare them."""
+"""Satisfied requests to `chat` out of a thousand, as the table has them and as all services declare them."""
 PRODUCTS = {"l4": "NVIDIA-L4", "a100": "NVIDIA-A100-SXM4-80GB", "h100": "NVIDIA-H100-80GB-HBM3", "none": "NVIDIA-NONE"}
 SMALL, MEDIUM, LARGE = "zoo-small-l4", "zoo-medium-a100", "zoo-large-h100"
 ADOPTED = "ran-before"
@@ -24,13 +24,18 @@ Manifest = dict[str, Any]
 
 
 def write_table(path: Path) -> None:
-    """Requests of one shape: small satisfies every second one, medium three of four, large all."""
-    header = ["request_id", "prompt_tokens"]
+    """Requests of one shape to two services.
+
+    To `chat` small satisfies every second one, medium three of four, large all; to `easy` everyone satisfies all.
+    """
+    header = ["request_id", "service", "prompt_tokens"]
     header += [f"{member}_{column}" for member in PRIORS for column in ("out_tokens", "correct")]
-    rows = [
-        f"q{i},{PROMPT_TOKENS},{OUTPUT_TOKENS},{i % 2},{OUTPUT_TOKENS},{int(i % 4 > 0)},{OUTPUT_TOKENS},1"
-        for i in range(REQUESTS)
-    ]
+    rows = []
+    for i in range(REQUESTS):
+        correct = (i % 2, int(i % 4 > 0), 1)
+        for name, outcomes in (("chat", correct), ("easy", (1, 1, 1))):
+            answers = ",".join(f"{OUTPUT_TOKENS},{outcome}" for outcome in outcomes)
+            rows.append(f"{name}-{i},{name},{PROMPT_TOKENS},{answers}")
     path.write_text("\n".join([",".join(header), *rows]), "utf-8")
 
 
@@ -56,6 +61,9 @@ def accelerator_pools() -> list[Manifest]:
             spec["accelerator"] = {"idleWatts": 10, "residentWatts": 20, "maxWatts": 100}
         pools.append(of_ours("AcceleratorPool", f"scenario-{name}", spec))
     return pools
+
+
+MESS_PLUS: Manifest = {"policy": "MESSPlus", "messPlus": {"explorationPerMille": 0}}
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,9 @@ class Zoo:
         members: tuple[str, ...] = ("small", "medium", "large"),
         mode: str = "Act",
         gateway: tuple[str, str] = (GATEWAY_NAMESPACE, GATEWAY),
+        controller: Manifest | None = None,
     ) -> Manifest:
-        """An LLMService that promises `target` satisfied requests of a thousand."""
+        """An LLMService that promises `target` satisfied requests of a thousand; by MESSPlus without exploration."""
         feedback = {"metric": "wattzoo_feedback_total", "memberLabel": "member", "outcomeLabel": "outcome"}
         latency = {
             "timeToFirstToken": {"p95Milliseconds": 2000},
@@ -137,7 +146,7 @@ class Zoo:
             "members": [{"name": m, "accuracyPriorPerMille": PRIORS[m], "priorSamples": 200} for m in members],
             "safestMember": members[-1],
             "sla": {"accuracy": {"targetPerMille": target}, "latency": latency},
-            "controller": {"policy": "MESSPlus", "intervalSeconds": 5, "messPlus": {"explorationPerMille": 0}},
+            "controller": {"intervalSeconds": 5, **(controller or MESS_PLUS)},
             "feedback": {"prometheus": {**feedback, "matchLabels": {"service": name}}},
             "traffic": {
                 "parentRefs": [{"namespace": gateway[0], "name": gateway[1]}],
