@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.decide.counting import Counting, make_counting
 from wattzoo.decisions import Capacity, Finding, Latencies, MemberEnergy, ServiceDecision, ServiceLoad, VariantSignals
 from wattzoo.model import Ref, VariantKey
@@ -76,6 +77,7 @@ class PoolMemory:
 class ServiceMemory:
     """A service between passes.
 
+    decided_for: the spec that `decision` answers.
     state: of the policy `policy`, with the samples up to observed_at_seconds. route_order and order_since_seconds: a
     change of the route's order resets the gateway's counters. live and live_since_seconds: shares are compared with
     weights only since those are in force. hold: this process found a route and no state to go on from, so the live
@@ -89,6 +91,7 @@ class ServiceMemory:
     state: PolicyState | None = None
     decision: ServiceDecision | None = None
     decided_at_seconds: float | None = None
+    decided_for: LLMServiceSpec | None = None
     ready_members: frozenset[str] = frozenset()
     route_order: tuple[VariantKey, ...] = ()
     order_since_seconds: float | None = None

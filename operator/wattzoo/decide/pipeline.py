@@ -117,7 +117,7 @@ def _carrier(state: VariantState, inputs: ServiceInputs) -> VariantDemand:
 
 
 def _is_due(memory: ServiceMemory, inputs: ServiceInputs) -> bool:
-    if memory.decided_at_seconds is None or memory.decision is None:
+    if memory.decided_at_seconds is None or memory.decision is None or memory.decided_for != inputs.spec:
         return True
     elapsed = inputs.at_seconds - memory.decided_at_seconds
     return elapsed < 0.0 or elapsed >= inputs.spec.controller.interval_seconds - EARLY_SECONDS
@@ -128,7 +128,8 @@ def decide_service(
 ) -> tuple[ServiceDecision, ServiceMemory]:
     """Weights for one service. Total: nothing ready, nothing known and nothing measured are decisions too.
 
-    The policy is asked once per interval, and at once when the set of ready members changed; counters it has seen
+    The policy is asked once per interval, and at once when the spec or the set of ready members changed (else leaving
+    a pause would send out what was decided for a promise that no longer holds); counters it has seen
     change nothing, so asking often does not count twice. While feedback cannot be read the last shares stay.
     """
     policy = make_service_policy(inputs.spec)
@@ -170,6 +171,7 @@ def decide_service(
         memory,
         decision=decision,
         decided_at_seconds=inputs.at_seconds if due else memory.decided_at_seconds,
+        decided_for=inputs.spec,
         ready_members=ready,
         hold=hold,
         promise=policy.promise(state, request),
