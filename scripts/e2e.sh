@@ -6,23 +6,27 @@ set -m # a lane is a process group, which an interruption ends as a whole
 pytest=$1
 second=(e2e/scenarios/test_demo.py e2e/scenarios/test_emulator.py e2e/scenarios/test_operator_ledger.py)
 output=$(mktemp)
-lane=
-end_lane() {
-  if [ -n "$lane" ]; then
+lanes=()
+end_lanes() {
+  for lane in "${lanes[@]}"; do
     kill -INT -- "-$lane" 2>/dev/null || true
-    wait "$lane" 2>/dev/null || true
-  fi
+  done
+  wait || true
   rm -f "$output"
 }
-trap end_lane EXIT
+trap end_lanes EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 echo "e2e: two lanes: ${second[*]} (shown when it ends), and every other scenario"
-"$pytest" "${second[@]}" >"$output" 2>&1 &
-lane=$!
+"$pytest" "${second[@]}" </dev/null >"$output" 2>&1 &
+lanes+=("$!")
+"$pytest" e2e/scenarios "${second[@]/#/--ignore=}" </dev/null &
+lanes+=("$!")
 status=0
-"$pytest" e2e/scenarios "${second[@]/#/--ignore=}" || status=$?
-if wait "$lane"; then second_status=0; else second_status=$?; fi
-lane=
+second_status=0
+wait "${lanes[1]}" || status=$?
+wait "${lanes[0]}" || second_status=$?
 echo "e2e: the second lane"
 cat "$output"
 exit $((status > second_status ? status : second_status))
