@@ -121,6 +121,14 @@ def test_power_that_cannot_be_is_refused_with_a_reason(watts: float) -> None:
     assert [problem.reason for problem in seen.problems] == [Reason.NON_FINITE_SAMPLE]
 
 
+def test_a_gauge_that_is_not_a_number_is_told_while_the_energy_counter_stands_in() -> None:
+    part = make_pod_series("a", AT, 2.0, 400.0)
+    part["gpu_power"] = [make_gauge(Signal.POWER_WATTS, AT, float("nan"), namespace=NAMESPACE, pod="a")]
+    seen = observe(make_state(warm("a")), part)
+    assert (seen.watts, seen.covered) == (400.0, 1)
+    assert [problem.reason for problem in seen.problems] == [Reason.NON_FINITE_SAMPLE]
+
+
 def test_joules_are_energy_over_requests_and_what_policies_compare_is_the_knee() -> None:
     signals = {KEY: observe(make_state(warm("a")), make_pod_series("a", AT, 0.5, 320.0))}
     states, capacities = [make_state(warm("a"))], {KEY: CAPACITY}

@@ -109,7 +109,11 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
     power = {pod.name: estimate_pod_watts(index, namespace, pod, max_watts) for pod in state.pods}
     known = [reading for reading in power.values() if reading.known]
     serving = sum_readings(power[pod.name] for pod in warm)
-    implausible = (r.problem for r in power.values() if r.problem and r.problem.reason is Reason.NON_FINITE_SAMPLE)
+    gauges = (series for pod in state.pods for series in index.find(namespace, pod.name, Signal.POWER_WATTS))
+    told = (estimate_latest(series, index.at_seconds, index.stale_after_seconds) for series in gauges)
+    # A gauge that lies is told even while the energy counters stand in for it.
+    found = (reading.problem for reading in (*power.values(), *told))
+    implausible = (problem for problem in found if problem and problem.reason is Reason.NON_FINITE_SAMPLE)
     missing = (reading.problem for reading in ((running, waiting) if seen else ()) + ((served,) if warm else ()))
     problems = tuple(dict.fromkeys(problem for problem in (*missing, *implausible) if problem is not None))
     return VariantSignals(
