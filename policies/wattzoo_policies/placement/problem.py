@@ -1,0 +1,115 @@
+"""The planning problem as plain numbers, and the plan that answers it.
+
+Rates are requests per second, work is seconds of a replica per request (`capacity.model.work_seconds`), loads are
+shares of a replica's time. Objective coefficients are watts times the pool's weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPool:
+    """Accelerators that may be held (caps applied), those of each node (empty: unchecked), and a bound in watts."""
+
+    name: str
+    accelerators: int
+    node_accelerators: tuple[int, ...] = ()
+    power_budget_watts: float | None = None
+    objective_weight: float = 1.0
+    price_per_accelerator_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanVariant:
+    """One variant on one pool; watts and joules are of one replica.
+
+    knee_load: the load at which the strictest latency target of its services still holds; `None`: it cannot serve.
+    max_replicas: what may be asked for at most (a short pool's variant: what it has).
+    """
+
+    name: str
+    member: str
+    pool: str
+    accelerators: int
+    idle_watts: float
+    active_watts: float
+    max_watts: float
+    start_joules: float
+    knee_load: float | None
+    current_replicas: int = 0
+    min_replicas: int = 0
+    max_replicas: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PlanService:
+    """One service: expected and high rate, the accuracy that must be reached, and by variant its work and accuracy.
+
+    Variants that are missing in `work_seconds` cannot serve it.
+    """
+
+    name: str
+    rate_rps: float
+    high_rate_rps: float
+    alpha: float
+    work_seconds: Mapping[str, float]
+    accuracy: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanProblem:
+    """A connected or unconnected set of pools, variants and services; `eta` is the share of the knee that is filled.
+
+    tau_seconds: a start's joules are spread over this time. overload_penalty, accuracy_penalty: objective units per
+    request/s not carried and per satisfied request/s missing; overload lies far above accuracy, accuracy far above
+    watts.
+    """
+
+    pools: tuple[PlanPool, ...]
+    variants: tuple[PlanVariant, ...]
+    services: tuple[PlanService, ...]
+    eta: float = 0.9
+    tau_seconds: float = 120.0
+    overload_penalty: float = 1e6
+    accuracy_penalty: float = 2e5
+
+
+class PlanStatus(StrEnum):
+    """How a plan came about."""
+
+    OPTIMAL = "Optimal"
+    TIME_LIMIT = "TimeLimit"
+    GREEDY = "Greedy"
+    KEPT = "Kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Replicas and flows, and what may be said of them.
+
+    active: replicas that carry the expected rate (fractional). flows: by service and variant requests/s of the
+    expected rate. watts: modelled power without starts; objective: what was minimised; gap: relative distance to the
+    proven bound (`None` for a greedy or kept plan). short_rps, accuracy_missing: by service what could not be carried
+    or reached. price_joules_per_satisfied: dual of the accuracy row. accelerator_value_watts: by pool, what one more
+    accelerator would save. binding: the constraint that holds the objective up. runner_up: the cheapest plan without
+    the variant that carries most, and its objective.
+    """
+
+    replicas: Mapping[str, int]
+    active: Mapping[str, float]
+    flows: Mapping[str, Mapping[str, float]]
+    watts: float
+    objective: float
+    status: PlanStatus
+    gap: float | None = None
+    short_rps: Mapping[str, float] = field(default_factory=dict)
+    accuracy_missing: Mapping[str, float] = field(default_factory=dict)
+    price_joules_per_satisfied: Mapping[str, float] = field(default_factory=dict)
+    accelerator_value_watts: Mapping[str, float] = field(default_factory=dict)
+    binding: str = ""
+    runner_up: str = ""
+    runner_up_objective: float | None = None

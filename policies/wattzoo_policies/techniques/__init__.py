@@ -1,0 +1,1 @@
+"""Techniques of single papers that the planner and the gateway build on."""
