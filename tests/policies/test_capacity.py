@@ -124,7 +124,10 @@ def test_impossible_profiles_are_refused() -> None:
         fit_replica_model(points(MODEL, (8,)), FACTS)
     with pytest.raises(FitError, match="power_watts must be a positive number"):
         fit_replica_model([replace(p, power_watts=-1.0) for p in points(MODEL, (8, 16))], FACTS)
-    steep = [replace(p, tpot_seconds=0.001 * p.running_requests**2) for p in points(MODEL, (8, 16))]
+    steep = [
+        replace(p, tpot_seconds=0.001 * p.running_requests**2, output_tokens_per_second=1000 / p.running_requests)
+        for p in points(MODEL, (8, 16))
+    ]
     with pytest.raises(FitError, match="must be positive"):
         fit_replica_model(steep, FACTS)
     with pytest.raises(ValueError, match="idle_watts"):

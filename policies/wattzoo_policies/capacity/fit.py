@@ -16,6 +16,15 @@ import numpy as np
 from wattzoo_policies.capacity.model import START_POWER_RATIO, ReplicaModel
 
 LAW_FROM_BATCH = 8
+CONTRADICTION = 2.0
+MEASURED_FIELDS = (
+    "running_requests",
+    "input_tokens",
+    "output_tokens_per_second",
+    "power_watts",
+    "ttft_seconds",
+    "tpot_seconds",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +69,20 @@ class ReplicaFit:
 
 
 class FitError(ValueError):
-    """The points cannot be a replica: too few, not numbers, or faster with more load."""
+    """The points cannot be a replica: too few, not numbers, or in contradiction. Names the object, field and rule."""
+
+    def __init__(self, rule: str, field: str = "points", subject: str = "profile") -> None:
+        self.rule, self.field, self.subject = rule, field, subject
+        super().__init__(f"{subject}: {field}: {rule}")
 
 
-def fit_replica_model(points: Sequence[ProfilePoint], facts: ReplicaFacts) -> ReplicaFit:
-    """Fit step time, prefill time and power to at least two concurrencies.
+def fit_replica_model(points: Sequence[ProfilePoint], facts: ReplicaFacts, subject: str = "profile") -> ReplicaFit:
+    """Fit step time, prefill time and power to at least two concurrencies; `subject` is how errors call the profile.
 
-    Raises `FitError` when fewer are given, when a value is not a positive number, or when a line has no positive
-    step time. A power that does not rise with load is fitted as constant.
+    Raises `FitError` when fewer are given, when a value is not a positive number, when points contradict themselves or
+    when a line has no positive step time. A power that does not rise with load is fitted as constant.
     """
-    _check(points)
+    check_points(points, subject)
     lawful = [point for point in points if point.running_requests >= LAW_FROM_BATCH]
     used = lawful if len({point.running_requests for point in lawful}) >= 2 else list(points)
     batch = np.array([point.running_requests for point in used])
@@ -78,7 +91,8 @@ def fit_replica_model(points: Sequence[ProfilePoint], facts: ReplicaFacts) -> Re
     if t1 < 0.0:
         t0, t1 = float(tpot.mean()), 0.0
     if t0 <= 0.0:
-        raise FitError(f"the step time at batch 0 comes out as {t0 * 1e3:.3f} ms; it must be positive")
+        rule = f"the step time at batch 0 comes out as {t0 * 1e3:.3f} ms; it must be positive"
+        raise FitError(rule, "tpot_seconds", subject)
     load = t1 * batch / (t0 + t1 * batch)
     watts = np.array([point.power_watts for point in used])
     active, slope = _line(load, watts) if np.ptp(load) > 0.0 else (float(watts.mean()), 0.0)
@@ -115,14 +129,25 @@ def fit_replica_model(points: Sequence[ProfilePoint], facts: ReplicaFacts) -> Re
     )
 
 
-def _check(points: Sequence[ProfilePoint]) -> None:
+def check_points(points: Sequence[ProfilePoint], subject: str = "profile") -> None:
+    """Raise `FitError` when the points cannot be measurements of one replica.
+
+    A batch of n gives n tokens per time per output token at most; medians and means differ, so twice that is refused.
+    """
     if len({point.running_requests for point in points}) < 2:
-        raise FitError("a replica needs points at two concurrencies at least")
+        raise FitError("a replica needs points at two concurrencies at least", "points", subject)
     for point in points:
-        for name in ("running_requests", "input_tokens", "power_watts", "ttft_seconds", "tpot_seconds"):
+        where = f"(at {point.running_requests:g} requests)"
+        for name in MEASURED_FIELDS:
             value = getattr(point, name)
             if not math.isfinite(value) or value <= 0.0:
-                raise FitError(f"{name} must be a positive number, not {value} (at {point.running_requests} requests)")
+                raise FitError(f"{name} must be a positive number, not {value} {where}", name, subject)
+        most = point.running_requests / point.tpot_seconds
+        if point.output_tokens_per_second > CONTRADICTION * most:
+            rule = (
+                f"{point.output_tokens_per_second:g} tokens/s contradict tpot_seconds, which allows {most:.0f} {where}"
+            )
+            raise FitError(rule, "output_tokens_per_second", subject)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
