@@ -8,10 +8,11 @@ the study behind it sees arrays only.
 from __future__ import annotations
 
 import csv
+import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def read_table(path: Path) -> Columns:
     if not path.is_file():
         raise FileError(path, None, "there is no such file")
     try:
-        if path.suffix == ".csv":
+        if path.name.endswith((".csv", ".csv.gz")):
             return _read_csv(path)
         import pyarrow.parquet  # noqa: PLC0415 - an extra: only this command reads Parquet
     except ImportError as error:
@@ -68,13 +69,20 @@ def read_table(path: Path) -> Columns:
     return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
 
 
+def open_text(path: Path) -> IO[str]:
+    """Open a text file, a compressed one (.gz) too."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", newline="", encoding="utf-8")
+    return path.open(newline="", encoding="utf-8")
+
+
 def _read_csv(path: Path) -> Columns:
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_text(path) as file:
         reader = csv.reader(file)
         try:
             header = next(reader, None)
             rows = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
             raise FileError(path, None, f"not a readable CSV file ({error})") from error
     if not header:
         raise FileError(path, None, "the file is empty: a header line is needed")
