@@ -188,8 +188,13 @@ class VariantDemand:
     demand_rps: requests per second it shall be able to carry (short-horizon peak over all services that share it,
         before the reserve); `None` when unknown: the rule then holds.
     capacity_rps: what one replica carries at the latency SLO; `None` when the SLO cannot be met or nothing is known.
-    current_replicas: what is asked for now; ready_replicas: what can serve now.
+    current_replicas: what is asked for now; ready_replicas: what can serve now, silenced ones included.
     accelerator_pool: cap group; `None` for a variant whose accelerators are not ours to count.
+    terminating_replicas: gone from `current_replicas`, accelerators still held.
+    start_joules, saved_watts: of one replica, what a start costs and what its absence saves; `None` when unknown.
+    expected_gap_seconds: how long nothing will be wanted of it; `None`: as long again as nothing has been wanted.
+    reachable_rps: all requests that could ever be sent to it; replicas beyond that repay no debt. `None`: no bound.
+    observed_at_seconds: when the demand was observed; `None`: whoever fills this vouches that it is fresh.
     """
 
     variant: str
@@ -202,15 +207,37 @@ class VariantDemand:
     accelerators_per_replica: int = 1
     accelerator_pool: str | None = None
     member: str = ""
+    terminating_replicas: int = 0
+    start_joules: float | None = None
+    saved_watts: float | None = None
+    expected_gap_seconds: float | None = None
+    reachable_rps: float | None = None
+    observed_at_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDemand:
+    """The high-demand rate of one service and the members it may use; `None`: the rate is unknown."""
+
+    name: str
+    members: tuple[str, ...]
+    high_rate_rps: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRequest:
-    """One planning moment: all variants of a pool, and the accelerators that each cap group may hold for them."""
+    """One planning moment: all variants of a pool or of pools that are planned together.
+
+    max_accelerators: what each cap group may hold for them. free_accelerators: what nobody holds now, by cap group; a
+    group that is missing has no such bound (a pool that is short of accelerators has 0). services: who is served;
+    empty: anybody, by every variant.
+    """
 
     at_seconds: float
     variants: tuple[VariantDemand, ...]
     max_accelerators: Mapping[str, int] = field(default_factory=dict)
+    free_accelerators: Mapping[str, int] = field(default_factory=dict)
+    services: tuple[ServiceDemand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +264,21 @@ class ReplicaPlan:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaHistory:
-    """Recent wishes by variant as (at_seconds, replicas), oldest first: all that a replica law remembers."""
+    """All that a replica law remembers.
+
+    wishes: recent wishes by variant as (at_seconds, replicas), oldest first. zero_since: since when nothing has been
+    wished of a variant that still has replicas.
+    """
 
     wishes: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
+    zero_since: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return compact JSON."""
-        return json.dumps({"version": 1, "wishes": {k: [list(w) for w in v] for k, v in self.wishes.items()}})
+        body: dict[str, object] = {"version": 1, "wishes": {k: [list(w) for w in v] for k, v in self.wishes.items()}}
+        if self.zero_since:
+            body["zeroSince"] = dict(self.zero_since)
+        return json.dumps(body)
 
     @classmethod
     def from_json(cls, text: str) -> ReplicaHistory:
@@ -252,6 +287,7 @@ class ReplicaHistory:
             body = json.loads(text)
             if body["version"] != 1:
                 raise ValueError(f"it has version {body['version']}, this code reads 1")
-            return cls({str(k): tuple((float(t), int(n)) for t, n in v) for k, v in body["wishes"].items()})
+            wishes = {str(k): tuple((float(t), int(n)) for t, n in v) for k, v in body["wishes"].items()}
+            return cls(wishes, {str(k): float(t) for k, t in body.get("zeroSince", {}).items()})
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"replica history cannot be read: {error}") from error

@@ -16,13 +16,9 @@ from wattzoo_policies.capacity.replicas import (
     estimate_variant_demand,
     make_replica_rule,
 )
-from wattzoo_policies.limits.replicas import (
-    decide_replicas,
-    with_accelerator_cap,
-    with_down_stabilization,
-    with_last_ready_kept,
-    with_make_before_break,
-)
+from wattzoo_policies.limits.carrying import with_last_ready_kept, with_make_before_break
+from wattzoo_policies.limits.replicas import decide_replicas, with_accelerator_cap
+from wattzoo_policies.limits.waiting import with_down_stabilization
 from wattzoo_policies.limits.weights import cap_weights, with_capacity_cap
 from wattzoo_policies.protocols import ReplicaLaw
 from wattzoo_policies.registry import make_policy
@@ -78,8 +74,9 @@ def test_accelerator_cap_cuts_the_largest_increase_and_never_what_runs() -> None
     big = replace(BASE, variant="big", accelerators_per_replica=4, accelerator_pool="p", current_replicas=2)
     small = replace(BASE, variant="small", accelerator_pool="p", current_replicas=3, ready_replicas=3)
     # Wishes 4 * 4 + 4 = 20 of 12: big goes back to the 2 it has, small may have its fourth.
-    assert decide(make_replica_rule(0.3), big, small, caps={"p": 12}) == [2, 4]
-    assert decide(make_replica_rule(0.3), big, small, caps={"p": 1}) == [2, 3]
+    law = with_accelerator_cap(make_replica_rule(0.3))
+    assert decide(law, big, small, caps={"p": 12}) == [2, 4]
+    assert decide(law, big, small, caps={"p": 1}) == [2, 3]
 
 
 def test_down_only_to_the_largest_wish_of_the_window() -> None:
@@ -141,7 +138,7 @@ def test_default_law_never_raises_use_above_a_cap(drawn: list[VariantDemand], ca
     for pool in ("a", "b"):
         inside = [(v, plan.replicas()[v.variant]) for v in named if v.accelerator_pool == pool]
         use = sum(n * v.accelerators_per_replica for v, n in inside)
-        least = sum(max(v.current_replicas, v.min_replicas) * v.accelerators_per_replica for v, _ in inside)
+        least = sum(v.current_replicas * v.accelerators_per_replica for v, _ in inside)
         assert use <= max(cap, least)
 
 

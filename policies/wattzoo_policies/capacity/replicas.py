@@ -1,8 +1,8 @@
 """How many replicas each variant needs for its demand: the plain rule, up and down at once.
 
 It is deliberately simple (a joint plan over models and pools is another law behind the same protocol): replicas =
-ceil(demand * (1 + reserve) / capacity at the SLO knee), within the variant's bounds and the accelerators there are.
-What must not flap or shrink on thin evidence is put around it by the `with_*` wrappers of `limits`.
+ceil(demand * (1 + reserve) / capacity at the SLO knee), within the variant's bounds. What must not flap, shrink on thin
+evidence or take accelerators that are not there is put around it by the `with_*` wrappers of `limits`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def make_replica_rule(reserve: float = 0.3) -> ReplicaLaw:
 
     def rule(history: ReplicaHistory, request: ReplicaRequest) -> tuple[ReplicaHistory, ReplicaPlan]:
         wishes = tuple(_wish(variant, reserve) for variant in request.variants)
-        return history, ReplicaPlan(fit_accelerators(wishes, request))
+        return history, ReplicaPlan(wishes)
 
     return rule
 
@@ -105,22 +105,42 @@ def estimate_max_shares(variants: Sequence[VariantDemand], rate_rps: float | Non
     return shares
 
 
+def held_accelerators(variant: VariantDemand, replicas: int) -> int:
+    """Return the accelerators that a variant may hold until a change to `replicas` is through.
+
+    What leaves holds its own until it is gone, while its successors start at once.
+    """
+    return (max(variant.current_replicas, replicas) + variant.terminating_replicas) * variant.accelerators_per_replica
+
+
+def free_accelerators(request: ReplicaRequest, pool: str) -> int | None:
+    """Return the accelerators of a pool that may be taken now; `None` without any bound, negative above a cap."""
+    bounds = []
+    if pool in request.max_accelerators:
+        inside = (variant for variant in request.variants if variant.accelerator_pool == pool)
+        bounds.append(request.max_accelerators[pool] - sum(held_accelerators(v, v.current_replicas) for v in inside))
+    if pool in request.free_accelerators:
+        bounds.append(request.free_accelerators[pool])
+    return min(bounds, default=None)
+
+
 def fit_accelerators(wishes: Sequence[VariantReplicas], request: ReplicaRequest) -> tuple[VariantReplicas, ...]:
     """Cut increases that the accelerators of a pool do not allow, one replica at a time from the largest increase.
 
-    What runs already is never cut here (a cap below use forbids increases and no more).
+    What runs already is never cut here (a cap below use forbids increases and no more). A decrease frees nothing yet.
+    A cap wins over declared minimum replicas.
     """
     replicas = {wish.variant: wish.replicas for wish in wishes}
     cut: set[str] = set()
-    for pool, cap in request.max_accelerators.items():
+    for pool in {**request.max_accelerators, **request.free_accelerators}:
+        free = free_accelerators(request, pool)
         inside = [variant for variant in request.variants if variant.accelerator_pool == pool]
-        while sum(replicas[v.variant] * v.accelerators_per_replica for v in inside) > cap:
-            rising = [v for v in inside if replicas[v.variant] > max(v.current_replicas, v.min_replicas)]
-            if not rising:
-                break
-            most = max(rising, key=lambda v: (replicas[v.variant] - v.current_replicas) * v.accelerators_per_replica)
+        rising = [v for v in inside if replicas[v.variant] > v.current_replicas]
+        while rising and free is not None and sum(_taken(v, replicas[v.variant]) for v in rising) > free:
+            most = max(rising, key=lambda v: _taken(v, replicas[v.variant]))
             replicas[most.variant] -= 1
             cut.add(most.variant)
+            rising = [v for v in rising if replicas[v.variant] > v.current_replicas]
     return tuple(
         replace(
             wish,
@@ -132,6 +152,10 @@ def fit_accelerators(wishes: Sequence[VariantReplicas], request: ReplicaRequest)
         else wish
         for wish in wishes
     )
+
+
+def _taken(variant: VariantDemand, replicas: int) -> int:
+    return (replicas - variant.current_replicas) * variant.accelerators_per_replica
 
 
 def _wish(variant: VariantDemand, reserve: float) -> VariantReplicas:
