@@ -1,0 +1,194 @@
+"""One connected component: choose whole replicas, then lay the flows of every service over them.
+
+Lexicographic: first a plan without any shortage; only when there is none the least shortage (penalties), and then the
+least cost at that shortage. So no penalty is ever weighed against watts, however small a service is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wattzoo_policies.placement.decompose import choose_candidates, restrict
+from wattzoo_policies.placement.greedy import plan_greedy
+from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, IntArray, tighten_upper
+from wattzoo_policies.placement.milp import (
+    Program,
+    Relaxation,
+    Slacks,
+    Solution,
+    bound_penalty,
+    fix_replicas,
+    make_program,
+    solve_linear,
+    solve_program,
+)
+from wattzoo_policies.placement.problem import PlanStatus
+
+LARGE_VARIANTS = 24
+"""Above so many variants the relaxation chooses which of them get an integer."""
+
+MOST_REPACKS = 12
+PENALTY_SLACK = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long and how exactly to solve, and the penalties of shortage."""
+
+    time_limit_seconds: float
+    gap: float
+    overload_penalty: float
+    accuracy_penalty: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flows:
+    """Flows over fixed replicas: the program, its solution with duals, and whether it has slack columns."""
+
+    program: Program
+    relaxed: Relaxation
+    has_slacks: bool
+
+    @property
+    def cost(self) -> float:
+        """Return the objective without penalties."""
+        return float(self.program.cost @ self.relaxed.values)
+
+    @property
+    def penalty(self) -> float:
+        """Return the penalties of what is short (solver noise counts as none)."""
+        penalty = float(self.program.penalty @ np.where(self.relaxed.values > PENALTY_SLACK, self.relaxed.values, 0.0))
+        return penalty if self.has_slacks else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """Replicas of a component and the flows over them; `bound` is proven for the integers that were searched."""
+
+    replicas: IntArray
+    flows: Flows
+    bound: float
+    status: PlanStatus
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Return what is compared: penalties first, then cost."""
+        return self.flows.penalty, self.flows.cost
+
+
+def plan_component(fleet: Fleet, demands: Sequence[Demand], effort: Effort, previous: IntArray | None) -> Answer:
+    """Return the best plan found in the time; the previous replicas or a greedy plan when the solver brings none."""
+    fleet = tighten_upper(fleet, demands)
+    found = _search(fleet, demands, effort)
+    answers = []
+    if found is not None:
+        replicas, solution = found
+        flows = lay_flows(fleet, demands, replicas, effort)
+        status = PlanStatus.OPTIMAL if solution.is_complete else PlanStatus.TIME_LIMIT
+        answers.append(Answer(replicas, flows, solution.bound, status))
+        if solution.is_complete:
+            return answers[0]
+    if previous is not None:
+        kept = clip_replicas(fleet, previous)
+        answers.append(Answer(kept, lay_flows(fleet, demands, kept, effort), -np.inf, PlanStatus.KEPT))
+    if not answers:
+        greedy = plan_greedy(fleet, demands)
+        answers.append(Answer(greedy, lay_flows(fleet, demands, greedy, effort), -np.inf, PlanStatus.GREEDY))
+    return min(answers, key=lambda answer: answer.rank)
+
+
+def lay_flows(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray, effort: Effort) -> Flows:
+    """Return the cheapest flows over these replicas; with slacks only where they cannot carry everything."""
+    program = fix_replicas(make_program(fleet, demands, Slacks.NONE, 0.0, 0.0), replicas)
+    relaxed = solve_linear(program)
+    if relaxed is not None:
+        return Flows(program, relaxed, has_slacks=False)
+    penalised = make_program(fleet, demands, Slacks.PENALISED, effort.overload_penalty, effort.accuracy_penalty)
+    program = fix_replicas(penalised, replicas)
+    relaxed = solve_linear(program, with_penalty=True)
+    if relaxed is None:
+        raise ArithmeticError("a linear program that is feasible by construction was not solved")
+    return Flows(program, relaxed, has_slacks=True)
+
+
+def clip_replicas(fleet: Fleet, replicas: IntArray) -> IntArray:
+    """Return replicas within the bounds of today, taken away from the largest variants until every cap holds."""
+    clipped = np.clip(replicas, fleet.lower, fleet.upper)
+    while not fleet.fits(clipped):
+        spare = np.flatnonzero(clipped > fleet.lower)
+        if spare.size == 0:
+            break
+        sizes = [fleet.variants[v].accelerators for v in spare]
+        clipped[spare[int(np.argmax(sizes))]] -= 1
+    return clipped
+
+
+def _search(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[IntArray, Solution] | None:
+    """Return whole replicas of least cost, among candidate variants when there are many; `None` without any."""
+    if not demands:
+        return fleet.lower.copy(), Solution(None, 0.0, 0.0, is_complete=True)
+    keep = np.arange(len(fleet.variants))
+    if len(fleet.variants) > LARGE_VARIANTS:
+        program = make_program(fleet, demands, Slacks.NONE, effort.overload_penalty, effort.accuracy_penalty)
+        relaxed = solve_linear(program)
+        if relaxed is not None:
+            keep = choose_candidates(fleet, demands, program, relaxed)
+    smaller, fewer = restrict(fleet, demands, keep)
+    found = _search_packed(smaller, fewer, effort)
+    if found is None and keep.size < len(fleet.variants):
+        keep = np.arange(len(fleet.variants))
+        found = _search_packed(fleet, demands, effort)
+    if found is None:
+        return None
+    replicas = fleet.lower.copy()
+    replicas[keep] = found[0]
+    return replicas, found[1]
+
+
+def _search_packed(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[IntArray, Solution] | None:
+    """Solve, and again with a count lowered while the replicas do not fit the nodes (sizes that do not divide)."""
+    found = _solve_whole(fleet, demands, effort)
+    for _ in range(MOST_REPACKS):
+        if found is None:
+            return None
+        pool = fleet.unpackable_pool(found[0])
+        if pool is None:
+            return found
+        tries = []
+        for variant in np.flatnonzero((fleet.pool_index == pool) & (found[0] > fleet.lower)):
+            upper = fleet.upper.copy()
+            upper[variant] = found[0][variant] - 1
+            lowered = fleet.with_upper(upper)
+            attempt = _solve_whole(lowered, demands, effort)
+            if attempt is not None:
+                tries.append((attempt[1].penalty, attempt[1].cost, lowered, attempt))
+        if not tries:
+            return None
+        _, _, fleet, found = min(tries, key=lambda entry: entry[:2])
+    return None
+
+
+def _solve_whole(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[IntArray, Solution] | None:
+    """Solve the program without slacks, then if need be with the least of them."""
+    count = len(fleet.variants)
+    program = make_program(fleet, demands, Slacks.NONE, 0.0, 0.0)
+    solution = solve_program(program, 0.6 * effort.time_limit_seconds, effort.gap)
+    if solution.is_infeasible:
+        program = make_program(fleet, demands, Slacks.PENALISED, effort.overload_penalty, effort.accuracy_penalty)
+        least = solve_program(program, 0.2 * effort.time_limit_seconds, 1e-4, on_penalty=True)
+        if least.values is None:
+            return None
+        bounded = bound_penalty(program, least.penalty * (1.0 + 1e-6) + 1e-9)
+        solution = solve_program(bounded, 0.2 * effort.time_limit_seconds, effort.gap)
+        if solution.values is None:
+            solution = replace(least, is_complete=False, bound=-np.inf)
+    if solution.values is None:
+        return None
+    return _whole(solution.values[:count]), solution
+
+
+def _whole(values: FloatArray) -> IntArray:
+    return np.rint(values).astype(np.int64)
