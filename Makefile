@@ -74,6 +74,14 @@ test: unit e2e ## all tests: unit and end-to-end
 bench-control: install ## the tables of the control laws on public data; DATA is the folder that holds it
 	$(RUN) -m benchmarks.control --data $(DATA)
 
+.PHONY: bench-capacity
+bench-capacity: install ## modelled against tabulated power and step time, on rows left out
+	$(RUN) -m benchmarks.capacity --data $(DATA)
+
+.PHONY: bench-scheduler
+bench-scheduler: install ## capability- and memory-aware split of requests against round robin, simulated
+	$(RUN) -m benchmarks.scheduler
+
 .PHONY: presubmit
 presubmit: lint types imports verify test ## everything that a change must pass
 

@@ -24,7 +24,7 @@ from wattzoo_policies.capacity.fit import FitError
 from wattzoo_policies.capacity.model import ReplicaModel, RequestShape
 
 Floats = NDArray[np.float64]
-MAX_RELATIVE_ERROR = 0.10
+MAX_RELATIVE_ERROR = 0.20
 """Mean relative error on left-out rows above which nothing may be planned with a fit."""
 
 

@@ -71,7 +71,7 @@ def test_no_batch_takes_negative_time(batch: float, tokens: float, seed: int) ->
 def test_what_the_form_cannot_describe_is_refused() -> None:
     prefill, decode = timings()
     wild = [replace(row, seconds=row.seconds * (4.0 if n % 2 else 1.0)) for n, row in enumerate(decode)]
-    with pytest.raises(PoorFitError, match=r"llama-h100: decode: mean error .* exceeds 10\.0%"):
+    with pytest.raises(PoorFitError, match=r"llama-h100: decode: mean error .* exceeds 20\.0%"):
         fit_coefficients(prefill, wild, subject="llama-h100")
     assert fit_coefficients(prefill, wild, max_relative_error=9.0).decode_error_left_out > 0.1
 
