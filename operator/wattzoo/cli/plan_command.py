@@ -1,0 +1,156 @@
+"""`wattzoo plan`: one plan for a declared load, and why it is that one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wattzoo.cli.fleet_accuracy import read_service_accuracies
+from wattzoo.cli.fleet_model import DEFAULT_ACCELERATORS_PER_NODE, Fleet, check_promises, make_fleet
+from wattzoo.cli.fleet_plan import Load, LoadError, VariantPlan, describe_plan, make_problem, parse_loads, shape_of
+from wattzoo.cli.manifest_files import ManifestError, read_manifests
+from wattzoo.cli.outcome_files import FileError
+from wattzoo.cli.simulate_control import EXIT_USAGE, read_commit
+from wattzoo.errors import InvalidSpec
+from wattzoo_policies.placement.problem import Plan
+from wattzoo_policies.placement.solve import solve_plan
+
+TIME_LIMIT_SECONDS = 10.0
+_WIDTH = 120  # of a table that goes to a file or a pipe
+
+ManifestsOption = Annotated[
+    list[Path], typer.Option("-f", "--manifests", help="YAML as for kubectl: a file or a folder; repeatable.")
+]
+LoadOption = Annotated[
+    list[str], typer.Option("--load", help="SERVICE=RPS[,INxOUT]: requests/s and mean tokens; repeatable.")
+]
+OutcomesOption = Annotated[
+    Path | None, typer.Option(help="Outcomes as for `simulate`; without them accuracyPriorPerMille of the LLMServices.")
+]
+ZooOption = Annotated[str | None, typer.Option(help="Zoo of the outcomes file, where it holds several.")]
+NamespaceOption = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="Of objects that name none (default: the one the others name).")
+]
+PerNodeOption = Annotated[
+    int, typer.Option(help="Accelerators of a node, where the files hold no Node objects.", min=1)
+]
+GapOption = Annotated[float, typer.Option(help="Relative distance to the best plan at which the search ends.", min=0.0)]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the plan as JSON.")]
+
+
+def plan(
+    *,
+    manifests: ManifestsOption,
+    load: LoadOption,
+    outcomes: OutcomesOption = None,
+    zoo: ZooOption = None,
+    namespace: NamespaceOption = None,
+    accelerators_per_node: PerNodeOption = DEFAULT_ACCELERATORS_PER_NODE,
+    gap: GapOption = 0.01,
+    json_file: JsonOption = None,
+) -> None:
+    """Print the plan of fewest watts for a load, and why: what binds, the runner-up, what more would be worth."""
+    try:
+        fleet = make_fleet(read_manifests(manifests, namespace), accelerators_per_node)
+        loads = parse_loads(load, [service.name for service in fleet.services])
+        accuracies = read_service_accuracies(fleet, outcomes, zoo)
+        check_promises(fleet, accuracies, {name: shape_of(fleet, loads, name) for name in loads})
+        problem = make_problem(fleet, loads, accuracies)
+        answer = solve_plan(problem, time_limit_seconds=TIME_LIMIT_SECONDS, gap=gap, explain=True)
+        _show(fleet, loads, answer, json_file, inputs={"manifests": [str(path) for path in manifests], "load": load})
+    except (ManifestError, InvalidSpec, FileError, LoadError) as error:
+        sys.stderr.write(f"wattzoo: {error}\n")
+        raise typer.Exit(EXIT_USAGE) from error
+
+
+def _show(fleet: Fleet, loads: dict[str, Load], answer: Plan, json_file: Path | None, inputs: dict[str, Any]) -> None:
+    rows = describe_plan(fleet, loads, answer)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(render_table(rows, answer))
+    for line in render_reasons(answer):
+        console.print(line, soft_wrap=True, highlight=False)
+    for note in fleet.notes:
+        sys.stderr.write(f"wattzoo: {note}\n")
+    if json_file is not None:
+        body = render_json(rows, answer) | {"inputs": inputs, "commit": read_commit()}
+        try:
+            json_file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise FileError(json_file, None, f"cannot be written ({error.strerror})") from error
+
+
+def render_table(rows: Sequence[VariantPlan], answer: Plan) -> Table:
+    """Return the plan by variant."""
+    table = Table(title=f"{sum(row.watts for row in rows):,.0f} W, {answer.status}" + _gap(answer))
+    for head in ("variant", "pool", "replicas", "active", "accelerators", "requests/s", "of the knee", "watts"):
+        table.add_column(head, justify="left" if head in {"variant", "pool"} else "right")
+    for row in rows:
+        table.add_row(
+            row.variant.name,
+            row.variant.pool,
+            str(row.replicas),
+            str(row.active),
+            str(row.replicas * row.variant.model.accelerators),
+            f"{row.rate_rps:.2f}",
+            "-" if row.load is None else f"{row.load:.0%}",
+            f"{row.watts:,.0f}",
+        )
+    return table
+
+
+def _gap(answer: Plan) -> str:
+    return "" if answer.gap is None else f" within {answer.gap:.1%}"
+
+
+def render_reasons(answer: Plan) -> list[str]:
+    """Return the sentences below the table: shortages first."""
+    lines = [f"short: {name} lacks capacity for {rate:.2f} requests/s" for name, rate in answer.short_rps.items()]
+    lines += [f"short: {name} misses its accuracy by {share:.4f}" for name, share in answer.accuracy_missing.items()]
+    lines.append(f"what binds: {answer.binding or 'demand'}")
+    if answer.runner_up:
+        extra = answer.runner_up_objective
+        more = "" if extra is None else f" ({extra - answer.objective:+,.0f} W in the planner's objective)"
+        lines.append(f"runner-up: {answer.runner_up}{more}")
+    for pool, watts in answer.accelerator_value_watts.items():
+        lines.append(f"one more accelerator in {pool} would save {watts:,.1f} W")
+    for name, price in answer.price_joules_per_satisfied.items():
+        lines.append(f"one more satisfied request of {name} costs {price:,.0f} J")
+    return lines
+
+
+def render_json(rows: Sequence[VariantPlan], answer: Plan) -> dict[str, Any]:
+    """Return the body of `--json`; watts by the replica's own law, objective as the planner minimised it."""
+    return {
+        "variants": [
+            {
+                "variant": row.variant.name,
+                "member": row.variant.member,
+                "pool": row.variant.pool,
+                "replicas": row.replicas,
+                "active": row.active,
+                "accelerators": row.replicas * row.variant.model.accelerators,
+                "requests_per_second": row.rate_rps,
+                "share_of_knee": row.load,
+                "watts": row.watts,
+            }
+            for row in rows
+        ],
+        "flows": {name: dict(flows) for name, flows in answer.flows.items()},
+        "watts": sum(row.watts for row in rows),
+        "objective": answer.objective,
+        "status": str(answer.status),
+        "gap": answer.gap,
+        "binding": answer.binding,
+        "runner_up": {"plan": answer.runner_up, "objective": answer.runner_up_objective},
+        "accelerator_value_watts": dict(answer.accelerator_value_watts),
+        "price_joules_per_satisfied": dict(answer.price_joules_per_satisfied),
+        "short_requests_per_second": dict(answer.short_rps),
+        "accuracy_missing": dict(answer.accuracy_missing),
+    }

@@ -1,0 +1,115 @@
+"""`wattzoo plan`: the plan of a declared load with its reasons, and one clear sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.controller.zoo_files import write_outcomes, write_zoo
+from wattzoo.__main__ import app
+from wattzoo.cli.fleet_model import make_fleet
+from wattzoo.cli.manifest_files import read_manifests
+from wattzoo_policies.capacity.model import RequestShape, capacity_rps
+
+RUNNER = CliRunner()
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = RUNNER.invoke(app, ["plan", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def planned(tmp_path: Path, zoo: Path, *arguments: object) -> dict[str, Any]:
+    target = tmp_path / "plan.json"
+    code, text = invoke("-f", zoo, *arguments, "--json", target)
+    assert code == 0, text
+    body: dict[str, Any] = json.loads(target.read_text())
+    return body
+
+
+def test_a_load_that_the_small_model_may_carry_alone(tmp_path: Path) -> None:
+    zoo = write_zoo(
+        tmp_path / "zoo.yaml", lambda objects: objects[5]["spec"]["sla"].update(accuracy={"targetPerMille": 400})
+    )
+    body = planned(tmp_path, zoo, "--load", "chat=20,1000x200")
+    small, large = body["variants"]
+    fleet = make_fleet(read_manifests([zoo]))
+    each = capacity_rps(fleet.variants[0].model, RequestShape(1000.0, 200.0), fleet.services[0].latency, eta=0.9)
+    assert each is not None
+    assert small["replicas"] == math.ceil(20.0 * 1.3 / each)  # the pool's reservePercent is 30
+    assert small["requests_per_second"] == pytest.approx(20.0)
+    assert large["replicas"] == 0
+    assert body["short_requests_per_second"] == {}
+    assert body["inputs"]["load"] == ["chat=20,1000x200"]
+
+
+def test_the_mixture_of_two_members_reaches_the_target(tmp_path: Path) -> None:
+    body = planned(tmp_path, write_zoo(tmp_path / "zoo.yaml"), "--load", "chat=8")
+    flows = body["flows"]["chat"]
+    reached = (0.43 * flows["small/a100"] + 0.63 * flows["large/h100"]) / 8.0
+    assert sum(flows.values()) == pytest.approx(8.0)
+    assert reached >= 0.52 - 1e-6
+    assert body["price_joules_per_satisfied"]["chat"] > 0.0
+    assert set(body["accelerator_value_watts"]) == {"a100", "h100"}
+    assert body["binding"]
+    assert body["runner_up"]["plan"]
+
+
+def test_watts_are_those_of_the_replicas_own_law(tmp_path: Path) -> None:
+    body = planned(tmp_path, write_zoo(tmp_path / "zoo.yaml"), "--load", "chat=8")
+    assert body["watts"] == pytest.approx(sum(row["watts"] for row in body["variants"]))
+    for row in body["variants"]:
+        idle, most = {"small": (80, 400), "large": (464, 2650)}[row["member"]]
+        assert row["replicas"] * idle <= row["watts"] <= row["replicas"] * most * 1.001
+
+
+def test_outcomes_replace_what_the_service_expects(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo.yaml")
+    good = write_outcomes(tmp_path / "good.csv", small=0.6, large=0.7)
+    body = planned(tmp_path, zoo, "--load", "chat=8", "--outcomes", good)
+    assert list(body["flows"]["chat"]) == ["small/a100"]
+
+
+def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
+    code, text = invoke("-f", write_zoo(tmp_path / "zoo.yaml"), "--load", "chat=5000")
+    assert code == 0
+    assert "short: chat lacks capacity for" in text
+
+
+BAD_LOADS = {
+    "chat": "--load must be SERVICE=RPS",
+    "mail=3": "there is no LLMService 'mail'; there are chat",
+    "chat=many": "requests/s must be a positive number, not 'many'",
+    "chat=-2": "requests/s must be a positive number, not '-2'",
+    "chat=0": "requests/s must be a positive number, not '0'",
+    "chat=inf": "requests/s must be a positive number",
+    "chat=2,1000": "tokens must be INxOUT",
+    "chat=2,0x100": "tokens must be INxOUT",
+}
+
+
+@pytest.mark.parametrize("load", BAD_LOADS)
+def test_a_wrong_load_is_told(load: str, tmp_path: Path) -> None:
+    code, text = invoke("-f", write_zoo(tmp_path / "zoo.yaml"), "--load", load)
+    assert code == 2
+    assert BAD_LOADS[load] in text
+    assert text.count("\n") == 1
+
+
+def test_wrong_files_are_told_in_one_line(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo.yaml", lambda objects: objects[2]["spec"]["points"][0].update(powerWatts=-1))
+    code, text = invoke("-f", zoo, "--load", "chat=8")
+    assert code == 2
+    assert text.startswith("wattzoo: ModelProfile/demo/small-a100: spec.points[0].powerWatts: ")
+    assert text.count("\n") == 1
+    code, text = invoke("-f", write_zoo(tmp_path / "zoo.yaml"), "--load", "chat=8", "--load", "chat=9")
+    assert (code, "chat is given twice" in text) == (2, True)
+    unknown = write_zoo(tmp_path / "zoo.yaml", lambda objects: objects[5]["spec"].pop("members"))
+    code, text = invoke("-f", unknown, "--load", "chat=8")
+    assert code == 2
+    assert "LLMService/demo/chat: spec.members: without --outcomes accuracyPriorPerMille of member small" in text
