@@ -104,37 +104,6 @@ async def test_steady_writes_are_one_checkpoint_a_minute() -> None:
     assert max(by_object.values()) <= 4
 
 
-@pytest.mark.parametrize("way", ["mode", "annotation"])
-async def test_observe_and_pause_write_nothing_but_status(way: str) -> None:
-    world = World()
-    for kind, build in ((MODEL_POOL, make_model_pool), (SERVICE, make_llm_service)):
-        raw = build(mode="Observe") if way == "mode" else build()
-        if way == "annotation":
-            raw["metadata"]["annotations"] = {"wattzoo.dev/paused": "true"}
-        world.cluster.add(kind, raw)
-    for _ in range(4):
-        await world.tick()
-    assert world.cluster.server_writes() == []
-    assert world.condition(SERVICE, CHAT, "Paused")["status"] == "True"
-    assert world.condition(MODEL_POOL, POOL, "Paused")["status"] == "True"
-    assert world.cluster.get(MODEL_POOL, "zoo")["status"]["plan"]["message"]
-
-
-async def test_leaving_the_pause_does_not_jump() -> None:
-    world = World()
-    await world.start()
-    before = world.weights()
-    raw = world.cluster.get(SERVICE, "chat")
-    raw["metadata"]["annotations"] = {"wattzoo.dev/paused": "true"}
-    await world.run(3)
-    assert world.weights() == before
-    del raw["metadata"]["annotations"]
-    world.cluster.get(SERVICE, "chat")["metadata"].pop("annotations", None)
-    await world.run(1)
-    moved = sum(abs(a - b) for a, b in zip(before, world.weights(), strict=True)) / TOTAL_WEIGHT
-    assert moved < 0.5
-
-
 async def test_a_restart_does_not_jump() -> None:
     world = World()
     await world.start()
