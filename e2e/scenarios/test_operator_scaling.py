@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 from e2e.scenarios.zoo import LARGE, SMALL, Zoo, large, medium, small
@@ -9,9 +10,17 @@ from e2e.stack import Stack, eventually
 from e2e.timeline import Look, Timeline
 
 PEAK_RPS = 9.0
-QUIET = 0.2
-"""Share of the peak before and after the step: 1.8 requests a second, which one or two replicas of small carry."""
+QUIET = 0.15
+"""Share of the peak before and after the step: 1.35 requests a second.
+
+A replica of small carries 1.84 and 30 % are kept in reserve, so two suffice up to 2.8 a second: also for the largest of
+the measurements over 15 s, each of which counts about 20 arrivals, give or take 4.5.
+"""
 UP_SECONDS, DOWN_SECONDS = 12, 32
+SHRUNK_SECONDS = 150.0
+"""The load goes down at most 20 s after the wait begins. Measurements hold some of the peak for 15 s more and are
+planned for during 30 s, the last large wish stands 6 s, two passes of 2 s agree: 75 s, and twice that for slow machines.
+"""
 
 
 def test_replicas_follow_a_step_of_load_and_no_request_fails_on_the_way_down(stack: Stack, zoo: Zoo) -> None:
@@ -22,19 +31,19 @@ def test_replicas_follow_a_step_of_load_and_no_request_fails_on_the_way_down(sta
     stack.wait_answer(zoo.hostname("chat"))
     steps = ("--step", f"0:{QUIET}", "--step", f"{UP_SECONDS}:1", "--step", f"{DOWN_SECONDS}:{QUIET}")
     with (
-        stack.load(zoo.target("chat"), PEAK_RPS, arguments=steps) as load,
         Timeline(stack, namespace, "chat") as timeline,
+        stack.load(zoo.target("chat"), PEAK_RPS, arguments=steps) as load,
     ):
-        load.wait_more(20)
-        assert timeline.last.replicas[SMALL] <= 2
         eventually(lambda: timeline.last.replicas[SMALL] >= 5, 90.0, "replicas for nine requests a second")
-        eventually(lambda: timeline.last.replicas[SMALL] <= 2, 120.0, "replicas for two requests a second")
+        eventually(lambda: timeline.last.replicas[SMALL] <= 2, SHRUNK_SECONDS, "replicas for 1.35 requests a second")
         kept = timeline.last.replicas[SMALL]
         eventually(lambda: len(timeline.last.pods) - 1 <= kept, 60.0, "the pods that had to go are gone")
         load.wait_more(10)
         done = load.finish()
     assert done["failed"] == 0, done["errors"]
     assert done["sent"] > 250
+    stepped_up = done["started_unix_seconds"] + UP_SECONDS - time.time() + time.monotonic()
+    assert max(look.replicas[SMALL] for look in timeline.looks if look.at_seconds < stepped_up) <= 2
     check_one_direction(timeline.looks)
 
 
