@@ -19,7 +19,7 @@ the measurements over 15 s, each of which counts about 20 arrivals, give or take
 UP_SECONDS, DOWN_SECONDS = 12, 32
 SHRUNK_SECONDS = 150.0
 """The load goes down at most 20 s after the wait begins. Measurements hold some of the peak for 15 s more and are
-planned for during 30 s, the last large wish stands 6 s, two passes of 2 s agree: 75 s, and twice that for slow machines.
+planned for during 30 s, the last large wish stands 6 s, two passes of 2 s agree: 75 s; twice that for slow machines.
 """
 
 
