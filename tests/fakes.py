@@ -10,6 +10,7 @@ from typing import Any
 from tests.builders import NAMESPACE, make_meta, make_pod
 from wattzoo.apply.diff import first_difference
 from wattzoo.model import (
+    ANNOTATION_DELETION_COST,
     Change,
     ClusterSnapshot,
     Desired,
@@ -93,6 +94,8 @@ class FakeCluster:
         else:
             created = {"metadata": make_meta(item.ref.name, item.ref.namespace)}
             after = merge(live or created, item.body)
+            if item.kind is Kind.POD and "annotations" not in item.body["metadata"]:
+                after["metadata"].pop("annotations", None)
             changed = (live or {}).get("spec") != after.get("spec")
             after["metadata"]["generation"] = after["metadata"].get("generation", 0) + int(changed and live is not None)
         after["metadata"] = {**after["metadata"], "resourceVersion": str(self.version)}
@@ -111,13 +114,24 @@ class FakeCluster:
         return count
 
     def run_pods(self, ready_since: float) -> None:
-        """What the controllers and nodes do: as many ready pods as every Deployment asks for."""
+        """What controllers and nodes do: as many ready pods as a Deployment asks for, the cheapest to delete first."""
+        before = dict(self.objects[Kind.POD])
         self.objects[Kind.POD].clear()
         for ref, deployment in self.objects[Kind.DEPLOYMENT].items():
             labels = deployment["spec"]["template"]["metadata"]["labels"]
-            for number in range(deployment["spec"]["replicas"]):
-                pod = make_pod(f"{ref.name}-{number}", labels, ready_since=ready_since, namespace=ref.namespace)
-                self.add(Kind.POD, pod)
+            names = [r for r in before if r.namespace == ref.namespace and r.name.rpartition("-")[0] == ref.name]
+            names.sort(key=lambda r: -int(_deletion_cost(before[r])))
+            names += [r for n in range(99) if (r := Ref(ref.namespace, f"{ref.name}-{n}")) not in before]
+            kept = names[: deployment["spec"]["replicas"]]
+            for name in kept:
+                new = make_pod(name.name, labels, ready_since=ready_since, namespace=name.namespace)
+                self.add(Kind.POD, before.get(name, new))
+            generation = deployment["metadata"].get("generation", 0)
+            deployment["status"] = {
+                "observedGeneration": generation,
+                "replicas": len(kept),
+                "updatedReplicas": len(kept),
+            }
 
     def accept_routes(self, parent: str = "inference-gateway") -> None:
         """What a gateway does: accept every route in its present generation."""
@@ -128,6 +142,11 @@ class FakeCluster:
                 for kind in ("Accepted", "ResolvedRefs")
             ]
             route["status"] = {"parents": [{"parentRef": {"name": parent}, "conditions": rows}]}
+
+
+def _deletion_cost(pod: Manifest) -> str:
+    annotations = pod["metadata"].get("annotations") or {}
+    return str(annotations.get(ANNOTATION_DELETION_COST, "0"))
 
 
 class FakeEvents:

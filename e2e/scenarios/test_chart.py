@@ -151,7 +151,6 @@ ADMISSION = ("validatingadmissionpolicy", f"{RELEASE}-operator-may-only-label-po
         "get secrets",
         "list secrets",
         "create pods",
-        "patch pods",
         "delete pods",
         "create pods/exec",
         "create serviceaccounts/token",
@@ -179,11 +178,21 @@ def test_every_writing_right_is_used_and_no_call_is_refused(
     apply(cluster, zoo.pool("big"))
     for kind in ("deploy", "svc", "pdb"):
         wait_for_names(cluster, kind, zoo.namespace, {"zoo-big-l4"})
+    check_pods_are_woken(operator, zoo.namespace)
     entries = read_audit(cluster)[before:]
     assert [entry for entry in entries if entry["responseStatus"]["code"] in {401, 403}] == []
     assert granted(cluster) == {right for entry in entries for right in used(entry)}
     assert metric(operator, "wattzoo_unreadable_total") == []
     assert metric(operator, "wattzoo_pass_failures_total") == []
+
+
+def check_pods_are_woken(operator: OperatorProcess, namespace: str) -> None:
+    """What is silent and not known to be surplus is told to serve."""
+    kubectl = operator.cluster.kubectl
+    own, silent = ("-n", namespace, "-l", "wattzoo.dev/model-pool=zoo"), "wattzoo.dev/serving=false"
+    kubectl("label", "pod", *own, silent, "--overwrite")
+    query = ("get", "pod", *own[:3], f"{own[3]},{silent}", "-o", "name")
+    operator.cluster.wait_until(lambda: not kubectl(*query).strip(), 30.0, "every pod serves")
 
 
 def used(entry: dict[str, Any]) -> set[tuple[str, str]]:
@@ -219,30 +228,36 @@ def wait_for_ticks(operator: OperatorProcess, count: int = 3) -> None:
 
 
 def test_the_token_may_label_a_pod_but_not_change_what_it_runs(installed: Cluster, namespace: str) -> None:
-    """Even where somebody grants the right to patch pods, as packing will need it."""
+    """And only a pod of its own servers, even where somebody grants it more."""
+    labels = {"wattzoo.dev/serving": "true", "app": "x", "app.kubernetes.io/managed-by": "wattzoo"}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "server", "namespace": namespace, "labels": {"wattzoo.dev/serving": "true", "app": "x"}},
+        "metadata": {"name": "server", "namespace": namespace, "labels": labels},
         "spec": {"containers": [{"name": "server", "image": "good"}]},
     }
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "patch"]}]
     meta = {"name": "patch-pods", "namespace": namespace}
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meta, "rules": rules}
-    apply(installed, pod, role)
+    foreign = {**pod, "metadata": {"name": "foreign", "namespace": namespace, "labels": {"app": "x"}}}
+    apply(installed, pod, foreign, role)
     account = f"--serviceaccount={NAMESPACE}:{RELEASE}"
     installed.kubectl("create", "rolebinding", "patch-pods", "--role=patch-pods", account, "-n", namespace)
 
-    def patch(body: dict[str, Any]) -> None:
+    def patch(body: dict[str, Any], name: str = "server") -> None:
         text = json.dumps(body)
-        installed.kubectl("patch", "pod", "server", "-n", namespace, "-p", text, "--as", USERNAME)
+        installed.kubectl("patch", "pod", name, "-n", namespace, "-p", text, "--as", USERNAME)
 
     cost = {"controller.kubernetes.io/pod-deletion-cost": "-100"}
-    patch({"metadata": {"labels": {"wattzoo.dev/serving": "false"}, "annotations": cost}})
+    silence = {"metadata": {"labels": {"wattzoo.dev/serving": "false"}, "annotations": cost}}
+    patch(silence)
+    with pytest.raises(CommandError, match="servers that it manages"):
+        patch(silence, "foreign")
     for body, words in (
         ({"spec": {"containers": [{"name": "server", "image": "evil"}]}}, "may not change a pod's spec"),
-        ({"metadata": {"labels": {"app": "y"}}}, "wattzoo.dev/ labels"),
-        ({"metadata": {"labels": {"app": None}}}, "wattzoo.dev/ labels"),
+        ({"metadata": {"labels": {"app": "y"}}}, "wattzoo.dev/serving label"),
+        ({"metadata": {"labels": {"app": None}}}, "wattzoo.dev/serving label"),
+        ({"metadata": {"labels": {"wattzoo.dev/model-pool": "other"}}}, "wattzoo.dev/serving label"),
         ({"metadata": {"annotations": {"x": "y"}}}, "deletion cost"),
         ({"metadata": {"finalizers": ["a.b/c"]}}, "finalizers"),
     ):

@@ -31,8 +31,8 @@ class VariantSignals:
     running, waiting: requests over all ready pods. served_rps: requests finished per second. input_tokens and
     output_tokens: means per finished request. watts: power of all its pods, starting and terminating ones included,
     from their energy counters where those are known. serving_watts: the same of pods that are ready and warm, whose
-    number is `warm`. observed_at_seconds: oldest of the newest samples behind them. covered: warm pods whose power is
-    known.
+    number is `warm`, `silent` of them silent. observed_at_seconds: oldest of the newest samples behind them. covered:
+    warm pods whose power is known.
     """
 
     running: float | None = None
@@ -43,6 +43,7 @@ class VariantSignals:
     watts: float | None = None
     serving_watts: float | None = None
     warm: int = 0
+    silent: int = 0
     observed_at_seconds: float | None = None
     energy_at_seconds: float | None = None
     covered: int = 0
@@ -83,11 +84,12 @@ class Capacity:
     model: ReplicaModel | None = None
     shape: RequestShape | None = None
 
-    def modelled_watts(self, rate_rps: float) -> float | None:
-        """Power of one ready replica at a rate; None without a model."""
+    def modelled_watts(self, rate_rps: float, active: int, silent: int = 0) -> float | None:
+        """Power of ready replicas of which the active ones share a rate; None without a model."""
         if self.model is None or self.shape is None:
             return None
-        return power_watts(self.model, self.shape, rate_rps)
+        idle = silent * power_watts(self.model, self.shape, 0.0) if silent else 0.0
+        return idle + (active * power_watts(self.model, self.shape, rate_rps / active) if active else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,20 @@ class VariantPlan:
     retiring: bool = False
     limited_by: Finding | None = None
     utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantPacking:
+    """Which pods of a variant take traffic: how many shall, and the pods to flip, by name, to come there.
+
+    serving: None where every pod serves and none is flipped by us.
+    """
+
+    key: VariantKey
+    serving: int | None
+    wake: tuple[str, ...] = ()
+    silence: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,13 @@ def desired_replicas(deployment: Manifest) -> int:
     return replicas if isinstance(replicas, int) else 1
 
 
+def is_rolling(deployment: Manifest) -> bool:
+    """Whether pods of an older template are still there, or the controller has not yet looked at the newest spec."""
+    status = deployment.get("status") or {}
+    behind = (status.get("observedGeneration") or 0) < (metadata(deployment).get("generation") or 0)
+    return behind or (status.get("updatedReplicas") or 0) < (status.get("replicas") or 0)
+
+
 def view_pod(pod: Manifest, resource_names: Collection[str]) -> PodView | None:
     """What the passes need of a pod; None for one that has ended and holds nothing any more."""
     status = pod.get("status") or {}

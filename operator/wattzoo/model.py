@@ -24,6 +24,7 @@ LABEL_VARIANT = "wattzoo.dev/variant"
 LABEL_ACCELERATOR_POOL = "wattzoo.dev/accelerator-pool"
 LABEL_SERVING = "wattzoo.dev/serving"
 LABEL_LLM_SERVICE = "wattzoo.dev/llmservice"
+ANNOTATION_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 ANNOTATION_PAUSED = "wattzoo.dev/paused"
 HEADER_MEMBER = "x-wattzoo-member"
 SERVER_PORT = 8000
@@ -241,6 +242,7 @@ class VariantState:
 
     `desired` is None when there is nothing to scale (a missing Deployment, or a Service that is not ours).
     `service` is the Service that carries its traffic and port its port; `service_exists` says whether it is there.
+    `rolling` is set while its pods are being replaced by those of a newer template.
     """
 
     key: VariantKey
@@ -253,11 +255,22 @@ class VariantState:
     service_exists: bool
     accelerator_pool: str | None
     accelerators_per_replica: int
+    rolling: bool = False
 
     @property
     def ready(self) -> tuple[str, ...]:
-        """Names of the pods that can take requests now."""
-        return tuple(p.name for p in self.pods if p.ready_since_seconds is not None and not p.terminating and p.serving)
+        """Names of the pods that can take requests now or, silent, at once when they are woken."""
+        return tuple(p.name for p in self.pods if p.ready_since_seconds is not None and not p.terminating)
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """Names of the ready pods that the Service selects."""
+        return tuple(p.name for p in self.pods if p.name in self.ready and p.serving)
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Names of the pods, ready or not, that the Service does not select."""
+        return tuple(p.name for p in self.pods if not p.serving and not p.terminating)
 
     @property
     def starting(self) -> int:
@@ -274,4 +287,4 @@ class VariantState:
         """Whether traffic may be sent to it: ready pods, or for a Service that is not ours, that it exists."""
         if self.backing is Backing.SERVICE:
             return self.service_exists
-        return self.service_exists and bool(self.ready)
+        return self.service_exists and bool(self.serving)

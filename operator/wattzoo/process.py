@@ -26,7 +26,8 @@ from wattzoo.endpoints import Endpoints
 from wattzoo.handlers import Watcher
 from wattzoo.kube import Reader, Transport
 from wattzoo.loop import Dirty, Loop
-from wattzoo.model import Desired, Kind, Ref
+from wattzoo.manifests import labels
+from wattzoo.model import LABEL_MODEL_POOL, Desired, Kind, Ref
 from wattzoo.observe.cluster import OWN_KINDS, ClusterReader
 from wattzoo.observe.observer import Observer
 from wattzoo.observe.profile import Profile, load_profile
@@ -137,6 +138,8 @@ class Leadership:
         for owner in (item.body.get("metadata") or {}).get("ownerReferences") or ():
             if owner.get("kind") in {str(kind) for kind in OWN_KINDS}:
                 self.dirty.mark(Kind(owner["kind"]), Ref(item.ref.namespace, owner["name"]))
+        if item.kind is Kind.POD and (pool := labels(item.observed or {}).get(LABEL_MODEL_POOL)):
+            self.dirty.mark(Kind.MODEL_POOL, Ref(item.ref.namespace, pool))
 
 
 async def run_operator(settings: Settings) -> int:

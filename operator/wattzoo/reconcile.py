@@ -171,7 +171,13 @@ class Reconciler:
         if may_act(raw, pool.spec.mode):
             self._reserved[ref] = thought.reserved
             desired = plan_pool(
-                raw, pool.spec, thought.decision.replicas(), thought.context.hardware, snapshot, thought.drained
+                raw,
+                pool.spec,
+                thought.decision.replicas(),
+                thought.context.hardware,
+                snapshot,
+                thought.drained,
+                thought.packing,
             )
             results = await self._applier.apply(desired)
         self._show_pool(ref, thought)

@@ -135,7 +135,7 @@ def test_joules_are_energy_over_requests_and_what_policies_compare_is_the_knee()
     members = estimate_members(states, signals, capacities, {}, AT)
     energy = estimate_energy("large", states, signals, capacities, members["large"], shared=False, stale=False)
     assert energy.average_joules == pytest.approx(320.0 / 0.5)
-    modelled = CAPACITY.modelled_watts(0.5)
+    modelled = CAPACITY.modelled_watts(0.5, 1)
     assert modelled is not None
     assert CAPACITY.joules_per_request is not None
     assert energy.marginal_joules == pytest.approx(CAPACITY.joules_per_request * 320.0 / modelled)

@@ -20,7 +20,7 @@ from tests.builders import (
     make_variant,
 )
 from tests.fakes import FakeCluster, FakeEvents
-from wattzoo.model import Kind, Manifest, Ref, Series, TelemetrySnapshot
+from wattzoo.model import LABEL_SERVING, Kind, Manifest, Ref, Series, TelemetrySnapshot
 from wattzoo.reconcile import Reconciler
 from wattzoo.settings import LeaseSettings, PrometheusSettings, Settings
 from wattzoo.telemetry import Telemetry
@@ -69,10 +69,12 @@ class World:
             await self.reconciler.reconcile_service(ref, snapshot, seen)
 
     def traffic(self, rps: float, seconds: float = 15.0, service: str = "chat") -> TelemetrySnapshot:
-        """Telemetry of the coming tick: every ready pod busy, the gateway sending `rps` as the weights say."""
+        """Telemetry of the coming tick: every serving pod busy, the gateway sending `rps` as the weights say."""
         at = self.now + seconds
         parts: list[dict[str, list[Series]]] = [
             make_pod_series(pod["metadata"]["name"], at, rps / 2.0, 400.0)
+            if pod["metadata"]["labels"].get(LABEL_SERVING, "true") == "true"
+            else make_pod_series(pod["metadata"]["name"], at, 0.0, 100.0, running=0.0)
             for pod in self.cluster.objects[Kind.POD].values()
         ]
         weights = self.weights(service)

@@ -72,7 +72,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "wattzoo.serviceAccoun
   verbs: [get, list, create, patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -184,6 +184,13 @@ class Scaling(ApiModel):
             ge=0, le=3600, description="How long a replica without traffic may finish what it has begun before it goes."
         ),
     ] = 300
+    packing: Annotated[
+        Literal["Enabled", "Disabled"],
+        Field(
+            description="Enabled: only as many replicas of a rendered server take traffic as the load fills; the "
+            "others stay resident, silent and ready, and wake at once. Disabled: all ready replicas take traffic."
+        ),
+    ] = "Enabled"
 
 
 class ModelPoolSpec(ApiModel):
@@ -255,6 +262,9 @@ class VariantStatus(StatusModel):
     desired: Annotated[Count | None, Field(description="Replicas wanted; unset for a serviceRef.")] = None
     ready: Annotated[Count | None, Field(description="Replicas that are ready.")] = None
     serving: Annotated[Count | None, Field(description="Ready replicas that traffic is sent to.")] = None
+    silent: Annotated[Count | None, Field(description="Ready replicas that take no traffic until load needs them.")] = (
+        None
+    )
     starting: Annotated[Count | None, Field(description="Replicas that exist and are not ready yet.")] = None
     utilisation_per_mille: Annotated[
         Count | None, Field(description="Measured load over the capacity of the serving replicas, in thousandths.")

@@ -19,7 +19,18 @@ from typing import Protocol
 from wattzoo.apply.diff import first_difference, owned_part, without_nulls
 from wattzoo.errors import ApplyError, Conflict, Denied, OwnershipConflict, Rejected, Unreachable
 from wattzoo.kube import RESOURCES
-from wattzoo.model import Change, Desired, Kind, Manifest, Ref, WriteResult, WriteState
+from wattzoo.manifests import labels
+from wattzoo.model import (
+    FIELD_MANAGER,
+    LABEL_MANAGED_BY,
+    Change,
+    Desired,
+    Kind,
+    Manifest,
+    Ref,
+    WriteResult,
+    WriteState,
+)
 from wattzoo.telemetry import Telemetry
 
 FIRST_DELAY_SECONDS = 1.0
@@ -181,9 +192,13 @@ def _complete(item: Desired, observed: Manifest | None) -> Manifest:
 
 
 def _is_ours(item: Desired, observed: Manifest) -> bool:
-    """Whether fields may be taken by force: a status of our kinds, or an object that the same owner had us make."""
+    """Whether fields may be taken by force: a status of our kinds, an object that the same owner had us make, or the
+    serving label of a pod that was made from a template of ours.
+    """
     if item.subresource == "status":
         return True
+    if item.kind is Kind.POD:
+        return labels(observed).get(LABEL_MANAGED_BY) == FIELD_MANAGER
     wanted = {owner.get("uid") for owner in (item.body.get("metadata") or {}).get("ownerReferences") or ()}
     present = {owner.get("uid") for owner in observed["metadata"].get("ownerReferences") or ()}
     return bool(wanted & present - {None})

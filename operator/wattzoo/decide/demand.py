@@ -28,7 +28,8 @@ class PoolInputs:
 
     wishes: by service the shares of members to plan for. live: by service the weights of its live route. headroom: by
     AcceleratorPool; a variant whose pool is missing there may not be placed and is left as it is. rates: recent
-    (time, requests per second) by service, oldest first.
+    (time, requests per second) by service, oldest first. drained: silent pods on which nothing runs any more, by
+    variant; a variant that is missing there is not packed.
     """
 
     context: PoolContext
@@ -38,6 +39,7 @@ class PoolInputs:
     headroom: Mapping[str, Headroom]
     at_seconds: float
     rates: Mapping[Ref, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    drained: Mapping[VariantKey, frozenset[str]] = field(default_factory=dict)
 
 
 def unplaced_pods(state: VariantState, at_seconds: float) -> tuple[str, ...]:

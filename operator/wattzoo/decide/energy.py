@@ -46,8 +46,8 @@ def _observe_member(
             return None
         measured = True
         serving += seen.serving_watts
-        expected = capacities[state.key].modelled_watts(seen.served_rps / seen.warm)
-        modelled = _add_known(modelled, None if expected is None else seen.warm * expected)
+        expected = capacities[state.key].modelled_watts(seen.served_rps, seen.warm - seen.silent, seen.silent)
+        modelled = _add_known(modelled, expected)
         rate += seen.served_rps
         tokens_in += (seen.input_tokens or 0.0) * seen.served_rps
         tokens_out += (seen.output_tokens or 0.0) * seen.served_rps

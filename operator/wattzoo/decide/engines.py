@@ -125,6 +125,7 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
         watts=sum_readings(known).value,
         serving_watts=serving.value,
         warm=len(warm),
+        silent=sum(1 for pod in warm if not pod.serving),
         observed_at_seconds=running.at_seconds,
         energy_at_seconds=sum_readings(known).at_seconds,
         covered=sum(1 for pod in warm if power[pod.name].known),

@@ -58,7 +58,8 @@ class PoolMemory:
 
     rates: recent requests per second by service. first_at_seconds: when this process first saw it. pending: lower
     wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends
-    anything to a variant. unused_since_seconds: the same for servers that left the spec.
+    anything to a variant. unused_since_seconds: the same for servers that left the spec. silent_since_seconds: since
+    when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant.
     """
 
     first_at_seconds: float
@@ -69,6 +70,8 @@ class PoolMemory:
     retiring: frozenset[VariantKey] = frozenset()
     zero_since_seconds: Mapping[str, float] = field(default_factory=dict)
     unused_since_seconds: Mapping[Ref, float] = field(default_factory=dict)
+    silent_since_seconds: Mapping[str, float] = field(default_factory=dict)
+    needs: Mapping[VariantKey, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     estimate: PoolEstimate | None = None
     decided_at_seconds: float | None = None
 

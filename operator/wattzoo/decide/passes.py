@@ -20,6 +20,7 @@ from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.figures import estimate_figures
 from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
+from wattzoo.decide.packing import decide_packing, find_drained_pods, note_silent
 from wattzoo.decide.pipeline import ServiceInputs, decide_service, summarise_service
 from wattzoo.decide.replicas import decide_pool
 from wattzoo.decide.restore import restore_pool, restore_service
@@ -38,6 +39,7 @@ from wattzoo.decisions import (
     ServiceDecision,
     ServiceFigures,
     ServiceLoad,
+    VariantPacking,
 )
 from wattzoo.manifests import metadata
 from wattzoo.model import ClusterSnapshot, Manifest, Ref, TelemetrySnapshot, VariantKey, VariantState
@@ -61,6 +63,7 @@ class PoolThought:
     drained: frozenset[Ref]
     findings: tuple[Finding, ...]
     reserved: Mapping[str, Mapping[Ref, int]]
+    packing: Mapping[VariantKey, VariantPacking]
     weighted: frozenset[str]
 
 
@@ -141,15 +144,20 @@ def think_pool(
         at_seconds=telemetry.at_seconds,
         rates=memory.rates,
     )
-    decision, memory = decide_pool(inputs, memory)
     index = index_series(telemetry, float(pool.spec.scaling.stale_after_seconds))
+    memory = replace(memory, silent_since_seconds=note_silent(inputs, memory))
+    inputs = replace(inputs, drained=find_drained_pods(inputs, index, memory.silent_since_seconds))
+    decision, memory = decide_pool(inputs, memory)
+    packing, memory = decide_packing(inputs, decision.replicas(), index, memory)
     wanted = {deployment_ref(pool, state) for state in context.states}
     drained, unused = find_drained(
         raw, wanted, snapshot, index, memory.unused_since_seconds, pool.spec.scaling.drain_timeout_seconds
     )
     weighted = frozenset(str(key) for live in inputs.live.values() for key, weight in live.items() if weight > 0)
     memory = replace(memory, unused_since_seconds=unused)
-    return PoolThought(context, decision, estimate, memory, drained, findings, _reserve(context, decision), weighted)
+    return PoolThought(
+        context, decision, estimate, memory, drained, findings, _reserve(context, decision), packing, weighted
+    )
 
 
 def observe_route(memory: ServiceMemory, live: Mapping[VariantKey, int], at_seconds: float) -> ServiceMemory:

@@ -152,16 +152,31 @@ def _guard_decrease(
     def hold(reason: str, why: str) -> tuple[VariantReplicas, bool]:
         return replace(entry, replicas=current, reason=reason, message=f"{entry.message}; {current} kept: {why}"), True
 
-    if state.ready and inputs.estimate.signals[state.key].running is None:
-        return hold("MetricsUnknown", "what runs on it is unknown")
-    if state.key not in memory.pending or not _is_new(inputs, memory):
-        return hold("Confirming", "a second observation must agree")
+    blind = bool(state.ready) and inputs.estimate.signals[state.key].running is None
+    if blind or state.key not in memory.pending or not _is_new(inputs, memory):
+        unknown = ("MetricsUnknown", "what runs on it is unknown")
+        return hold(*unknown if blind else ("Confirming", "a second observation must agree"))
     number = max(entry.replicas, memory.pending[state.key])
-    if number == 0 and state.ready and not is_drained(inputs, state.key, zero_since):
-        return hold("Draining", "traffic moves away first")
     if number >= current:
         return hold("Confirming", "the last observation wanted more")
+    if number == 0 and state.ready and not is_drained(inputs, state.key, zero_since):
+        return hold("Draining", "traffic moves away first")
+    number = max(number, _busy_pods(inputs, state)) if number else 0
+    if number >= current:
+        return hold("Silencing", "its surplus pods lose their traffic first")
     return replace(entry, replicas=number), False
+
+
+def _busy_pods(inputs: PoolInputs, state: VariantState) -> int:
+    """Ready pods that a decrease may not take yet: where packing drains pods, the silent ones go once all are drained.
+
+    A scale-down takes silent pods first, but does not tell the drained ones among them.
+    """
+    drained = inputs.drained.get(state.key)
+    if drained is None:
+        return 0
+    silent = [name for name in state.silent if name in state.ready]
+    return len(state.ready) - (len(silent) if drained.issuperset(silent) else 0)
 
 
 def grant_increases(
@@ -233,8 +248,9 @@ def _variant_plan(
 ) -> VariantPlan:
     signals, capacity = inputs.estimate.signals[state.key], inputs.estimate.capacities[state.key]
     utilisation = None
-    if signals.served_rps is not None and capacity.rps and signals.warm:
-        utilisation = signals.served_rps / (signals.warm * capacity.rps)
+    active = signals.warm - signals.silent
+    if signals.served_rps is not None and capacity.rps and active:
+        utilisation = signals.served_rps / (active * capacity.rps)
     if state.key not in guarded:
         return VariantPlan(state.key, None, None, "NotScaled", "its replicas are not ours", utilisation=utilisation)
     entry, held = guarded[state.key]

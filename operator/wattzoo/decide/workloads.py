@@ -9,6 +9,7 @@ from wattzoo.labels import selector_labels, variant_name
 from wattzoo.manifests import (
     count_accelerators,
     desired_replicas,
+    is_rolling,
     match_labels,
     matches,
     metadata,
@@ -69,6 +70,7 @@ def _server(pool: ModelPool, variant: Variant, key: VariantKey, snapshot: Cluste
         service_exists=Ref(namespace, name) in snapshot.services,
         accelerator_pool=variant.accelerator_pool,
         accelerators_per_replica=variant.accelerators,
+        rolling=deployment is not None and is_rolling(deployment),
     )
 
 

@@ -7,10 +7,10 @@ from wattzoo.model import Manifest, VariantKey
 from wattzoo.plan.service import server_selector
 
 
-def render_pdb(pool: Manifest, key: VariantKey, replicas: int) -> Manifest:
+def render_pdb(pool: Manifest, key: VariantKey, serving: int) -> Manifest:
     """All serving pods but one must stay; an integer, since a percentage would count silenced pods too.
 
-    One replica gives 0: a budget of 1 would block the drain of its node for ever.
+    One gives 0: a budget of 1 would block the drain of its node for ever.
     """
     name = pool["metadata"]["name"]
     return {
@@ -22,5 +22,5 @@ def render_pdb(pool: Manifest, key: VariantKey, replicas: int) -> Manifest:
             "labels": variant_labels(name, key),
             "ownerReferences": [owner_reference(pool)],
         },
-        "spec": {"minAvailable": max(0, replicas - 1), "selector": {"matchLabels": server_selector(name, key)}},
+        "spec": {"minAvailable": max(0, serving - 1), "selector": {"matchLabels": server_selector(name, key)}},
     }

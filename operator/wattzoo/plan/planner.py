@@ -7,13 +7,14 @@ this object and which nothing uses any more.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.api.model_pool import Member, ModelPoolSpec, Variant
+from wattzoo.decisions import VariantPacking
 from wattzoo.labels import bound_name, variant_name
-from wattzoo.manifests import desired_replicas, is_owned_by, labels, match_labels
+from wattzoo.manifests import desired_replicas, is_owned_by, labels, match_labels, metadata
 from wattzoo.model import (
     LABEL_MODEL_POOL,
     Change,
@@ -27,6 +28,7 @@ from wattzoo.model import (
 from wattzoo.plan.deployment import render_deployment, render_scale
 from wattzoo.plan.http_route import Backend, render_http_route
 from wattzoo.plan.pdb import render_pdb
+from wattzoo.plan.pod import render_pod_serving
 from wattzoo.plan.service import render_service, server_selector
 
 SCALE = "scale"
@@ -48,12 +50,15 @@ def plan_pool(
     hardware: Mapping[str, AcceleratorPoolSpec],
     snapshot: ClusterSnapshot,
     drained: Collection[Ref] = (),
+    packing: Mapping[VariantKey, VariantPacking] | None = None,
 ) -> tuple[Desired, ...]:
     """Everything that the pool's variants need, then what may be deleted.
 
     `hardware` holds the AcceleratorPools that may be used; a variant whose pool is missing from it, or that is missing
     from `replicas`, keeps its Deployment exactly as it is. `drained` names Deployments that nothing uses any more.
+    `packing` says which pods to wake (before anything shrinks) and to silence.
     """
+    packed = packing or {}
     services: list[Desired] = []
     deployments: list[Desired] = []
     budgets: list[Desired] = []
@@ -71,11 +76,27 @@ def plan_pool(
             if variant.server is None or specs is None or key not in replicas:
                 continue
             deployments.append(_plan_deployment(owner, pool, member, variant, specs, replicas[key], ref, snapshot))
-            body = render_pdb(owner, key, replicas[key])
+            serving = packed[key].serving if key in packed else None
+            body = render_pdb(owner, key, replicas[key] if serving is None else min(serving, replicas[key]))
             budget = snapshot.disruption_budgets.get(ref)
             budgets.append(Desired(Kind.POD_DISRUPTION_BUDGET, ref, body, budget))
     deployments.sort(key=_grows)
-    return (*services, *deployments, *budgets, *_plan_garbage(owner, kept, snapshot, drained))
+    woken = _plan_pods((name for row in packed.values() for name in row.wake), snapshot, namespace, serving=True)
+    silenced = _plan_pods((name for row in packed.values() for name in row.silence), snapshot, namespace, serving=False)
+    garbage = _plan_garbage(owner, kept, snapshot, drained)
+    return (*services, *woken, *deployments, *silenced, *budgets, *garbage)
+
+
+def _plan_pods(names: Iterable[str], snapshot: ClusterSnapshot, namespace: str, *, serving: bool) -> list[Desired]:
+    chosen = frozenset(names)
+    if not chosen:
+        return []
+    pods = {str(metadata(pod)["name"]): pod for pod in snapshot.pods if metadata(pod).get("namespace") == namespace}
+    return [
+        Desired(Kind.POD, Ref(namespace, name), render_pod_serving(namespace, name, serving=serving), pods[name])
+        for name in sorted(chosen)
+        if name in pods
+    ]
 
 
 def _kept(variant: Variant, ref: Ref) -> set[tuple[Kind, Ref]]:

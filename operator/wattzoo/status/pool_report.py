@@ -143,7 +143,7 @@ def render_model_pool_status(
 
 def _render_variant(state: VariantState, plan: VariantPlan | None, view: PoolView) -> VariantStatus:
     ready = len(state.ready)
-    serving = ready if str(state.key) in view.weighted else 0
+    serving = len(state.serving) if str(state.key) in view.weighted else 0
     utilisation = None if plan is None or plan.utilisation is None else round(1000 * plan.utilisation)
     return VariantStatus(
         member=state.key.member,
@@ -152,6 +152,7 @@ def _render_variant(state: VariantState, plan: VariantPlan | None, view: PoolVie
         desired=None if plan is None or state.backing is Backing.SERVICE else plan.replicas,
         ready=None if state.backing is Backing.SERVICE else ready,
         serving=None if state.backing is Backing.SERVICE else serving,
+        silent=None if state.backing is Backing.SERVICE else ready - len(state.serving),
         starting=None if state.backing is Backing.SERVICE else state.starting,
         utilisation_per_mille=utilisation,
     )

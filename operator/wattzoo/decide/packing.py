@@ -1,0 +1,150 @@
+"""Which pods of a variant take traffic: as many as its load fills to the knee; the rest are resident, silent, ready.
+
+Waking is immediate. Silencing needs a load that has been lower for a while, ready pods that carry it, and telemetry: on
+unknown load all serve. It is done by a label that the Service selects and the Deployment does not, so without us the
+last choice stays in force and new pods serve. Only pods of rendered servers are flipped, and none during a rollout,
+whose order of replacement is not ours to plan for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
+from wattzoo.decide.engines import PodSeries
+from wattzoo.decide.memory import PoolMemory
+from wattzoo.decide.series import estimate_latest
+from wattzoo.decisions import VariantPacking
+from wattzoo.model import Backing, Signal, VariantKey, VariantState
+from wattzoo_policies.capacity.replicas import estimate_peak_rps
+from wattzoo_policies.placement.packing import decide_serving
+
+ENABLED = "Enabled"
+MARGIN = 0.1
+"""Kept free on serving replicas: rates of small services are counted from few requests."""
+BACKLOG_SECONDS = 10.0
+"""Waiting requests wake enough to be worked off within this time: silent replicas need no start."""
+SILENCE_SECONDS = 60.0
+"""Silence only to the largest number needed in this time (or in the scale-down window, if that is shorter).
+
+15 flips pods with every interval's noise; 300 burns the difference between an active and a silent replica for five
+minutes after each peak.
+"""
+SETTLE_SECONDS = 5.0
+"""From the label until no gateway sends to the pod any more; a scrape counts as proof only after that."""
+
+
+def is_packed(inputs: PoolInputs, state: VariantState) -> bool:
+    """Whether this variant's pods may be silenced; all pods of others serve."""
+    allowed = inputs.context.pool.spec.scaling.packing == ENABLED
+    return allowed and state.backing is Backing.SERVER and state.exists
+
+
+def estimate_variant_rps(inputs: PoolInputs, key: VariantKey) -> float | None:
+    """Requests per second that a variant must be able to take now: each service's recent peak by its live weights.
+
+    At least what its servers finish, plus the backlog. None as soon as something that may reach it is unknown.
+    """
+    signals = inputs.estimate.signals[key]
+    if signals.running is None or signals.waiting is None:
+        return None
+    total = 0.0
+    for ref, weights in inputs.live.items():
+        share = weights.get(key, 0) / max(1, sum(weights.values()))
+        if share == 0.0:
+            continue
+        load = inputs.estimate.loads.get(ref)
+        if load is None or load.total_rps is None:
+            return None
+        peak = estimate_peak_rps(inputs.rates.get(ref, ()), inputs.at_seconds, PEAK_SECONDS)
+        total += share * max(load.total_rps, peak or 0.0)
+    return max(total, signals.served_rps or 0.0) + signals.waiting / BACKLOG_SECONDS
+
+
+def _running(index: PodSeries, namespace: str, pod: str, since_seconds: float = float("-inf")) -> float | None:
+    """Requests inside a pod by a scrape after `since_seconds`; None is unknown."""
+    total = 0.0
+    for name in (Signal.REQUESTS_RUNNING, Signal.REQUESTS_WAITING):
+        found = index.find(namespace, pod, name)
+        readings = [estimate_latest(series, index.at_seconds, index.stale_after_seconds) for series in found]
+        if not readings or any(r.value is None or (r.at_seconds or 0.0) <= since_seconds for r in readings):
+            return None
+        total += sum(reading.value or 0.0 for reading in readings)
+    return total
+
+
+def note_silent(inputs: PoolInputs, memory: PoolMemory) -> dict[str, float]:
+    """Since when each silent pod has been seen silent, by its name."""
+    names = [name for state in inputs.context.states for name in state.silent]
+    return {name: memory.silent_since_seconds.get(name, inputs.at_seconds) for name in names}
+
+
+def find_drained_pods(
+    inputs: PoolInputs, index: PodSeries, silent_since: Mapping[str, float]
+) -> dict[VariantKey, frozenset[str]]:
+    """Silent pods on which nothing runs any more (or whose time to finish is over), of every variant that is packed."""
+    namespace, timeout = inputs.context.ref.namespace, inputs.context.pool.spec.scaling.drain_timeout_seconds
+
+    def is_drained(name: str) -> bool:
+        since = silent_since[name]
+        over = inputs.at_seconds - since >= timeout + SETTLE_SECONDS
+        return over or _running(index, namespace, name, since + SETTLE_SECONDS) == 0.0
+
+    return {
+        state.key: frozenset(filter(is_drained, state.silent))
+        for state in inputs.context.states
+        if is_packed(inputs, state)
+    }
+
+
+def decide_packing(
+    inputs: PoolInputs, replicas: Mapping[VariantKey, int], index: PodSeries, memory: PoolMemory
+) -> tuple[dict[VariantKey, VariantPacking], PoolMemory]:
+    """Pods to flip of every variant, for the replicas just decided; the memory holds what was needed lately."""
+    window = min(SILENCE_SECONDS, float(inputs.context.pool.spec.scaling.down_stabilization_seconds))
+    packed, needs = {}, {}
+    for state in inputs.context.states:
+        if not is_packed(inputs, state) or state.key not in replicas:
+            packed[state.key] = VariantPacking(state.key, None, wake=_own_silent(state), reason="AllServe")
+            continue
+        limit = _limit(state, replicas[state.key], memory)
+        needed = _needed(inputs, state, limit)
+        past = [row for row in memory.needs.get(state.key, ()) if inputs.at_seconds - row[0] <= window]
+        needs[state.key] = (*past, (inputs.at_seconds, needed))
+        largest = max(number for _, number in needs[state.key])
+        if inputs.at_seconds - memory.first_at_seconds < window:  # what was needed before this process is not known
+            largest = max(largest, len(state.serving))
+        packed[state.key] = _flip(state, min(largest, limit), index, inputs.context.ref.namespace)
+    return packed, replace(memory, needs=needs)
+
+
+def _own_silent(state: VariantState) -> tuple[str, ...]:
+    return state.silent if state.backing is Backing.SERVER else ()
+
+
+def _limit(state: VariantState, replicas: int, memory: PoolMemory) -> int:
+    """Most pods that shall serve: those that stay. One that goes to zero keeps all until its traffic has moved."""
+    lower = memory.pending.get(state.key, replicas)
+    return max(1, min(replicas, lower) if lower else replicas)
+
+
+def _needed(inputs: PoolInputs, state: VariantState, limit: int) -> int:
+    rate, capacity = estimate_variant_rps(inputs, state.key), inputs.estimate.capacities[state.key].rps
+    work = None if rate is None or not capacity else rate / capacity
+    # The capacity is already that of a replica filled to its share of the knee.
+    return decide_serving(work, 1.0, limit, len(state.serving), eta=1.0, margin=MARGIN)
+
+
+def _flip(state: VariantState, wanted: int, index: PodSeries, namespace: str) -> VariantPacking:
+    """Wake silent pods, ready and busy ones first, or silence those with the fewest requests inside; never the last."""
+    surplus = len(state.serving) - wanted
+    running = {pod.name: _running(index, namespace, pod.name) for pod in state.pods}
+    if surplus < 0:
+        ready = frozenset(state.ready)
+        silent = sorted(state.silent, key=lambda name: (name not in ready, -(running[name] or 0.0), name))
+        return VariantPacking(state.key, wanted, wake=tuple(silent[:-surplus]), reason="LoadNeedsThem")
+    if surplus == 0 or state.rolling or any(running[name] is None for name in state.serving):
+        return VariantPacking(state.key, wanted, reason="Filled")
+    chosen = sorted(state.serving, key=lambda name: (running[name] or 0.0, name))[:surplus]
+    return VariantPacking(state.key, wanted, silence=tuple(chosen), reason="LoadFitsTheRest")
