@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from e2e.scenarios.zoo import ADOPTED, LARGE, MEDIUM, PRODUCTS, SMALL, Zoo, medium, small
+from e2e.scenarios.zoo import ADOPTED, LARGE, MEDIUM, PRODUCTS, SMALL, Zoo, large, medium, small
 from e2e.stack import Stack, eventually
 
 NODE_OF = {"small": "l4-", "large": "h100-"}
@@ -17,7 +17,8 @@ def owned_by(item: dict[str, Any], kind: str, name: str) -> bool:
 def start_zoo(stack: Stack, zoo: Zoo) -> None:
     """Two services over one pool, and a second pool beside it, all Ready."""
     other = zoo.pool(small(least=1, most=1), name="other")
-    stack.apply(*zoo.all(zoo.service("chat"), zoo.service("search", 700)), other)
+    pool = zoo.pool(small(), medium(least=1), large())  # no member is scaled away meanwhile, used or not
+    stack.apply(*zoo.all(zoo.service("chat"), zoo.service("search", 700), pool=pool), other)
     for service in ("chat", "search"):
         stack.wait_condition("llmservice", zoo.namespace, service, "Ready", "True", timeout=90.0)
     stack.wait_condition("modelpool", zoo.namespace, "other", "Ready", "True")
