@@ -13,6 +13,7 @@ import numpy as np
 
 from wattzoo_policies.placement.decompose import choose_candidates, restrict
 from wattzoo_policies.placement.greedy import plan_greedy
+from wattzoo_policies.placement.group import group_demands
 from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, IntArray, tighten_upper
 from wattzoo_policies.placement.milp import (
     Program,
@@ -26,11 +27,13 @@ from wattzoo_policies.placement.milp import (
     solve_program,
 )
 from wattzoo_policies.placement.problem import PlanStatus
+from wattzoo_policies.placement.repair import improve_replicas, raise_replicas
 
 LARGE_VARIANTS = 24
 """Above so many variants the relaxation chooses which of them get an integer."""
 
 MOST_REPACKS = 12
+MOST_REPAIRS = 6
 PENALTY_SLACK = 1e-6
 
 
@@ -130,6 +133,50 @@ def _search(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[In
     """Return whole replicas of least cost, among candidate variants when there are many; `None` without any."""
     if not demands:
         return fleet.lower.copy(), Solution(None, 0.0, 0.0, is_complete=True)
+    groups, is_exact = group_demands(demands)
+    if is_exact:
+        return _search_candidates(fleet, groups, effort)
+    return _search_in_two(fleet, demands, groups, effort)
+
+
+def _search_in_two(
+    fleet: Fleet, demands: Sequence[Demand], groups: Sequence[Demand], effort: Effort
+) -> tuple[IntArray, Solution] | None:
+    """Return the better of two: services grouped over many variants, and service by service over few.
+
+    The few are those that the grouped plan and the relaxation use.
+    """
+    half = replace(effort, time_limit_seconds=0.4 * effort.time_limit_seconds)
+    first = _search_candidates(fleet, groups, half)
+    answers: list[tuple[tuple[float, float], IntArray]] = []
+    searched = Solution(None, np.inf, -np.inf, is_complete=False)
+    used = (fleet.lower > 0) | (fleet.current > 0)
+    if first is not None:
+        replicas = _repair(fleet, demands, first[0], effort)
+        answers.append((_rank(fleet, demands, replicas, effort), replicas))
+        used |= (replicas > 0) | (first[0] > 0)
+    relaxed = solve_linear(make_program(fleet, demands, Slacks.NONE, 0.0, 0.0))
+    if relaxed is not None:
+        used |= relaxed.values[: len(fleet.variants)] > 1e-6
+        keep = np.flatnonzero(used)
+        second = _search_packed(*restrict(fleet, demands, keep), replace(half, gap=effort.gap))
+        if second is not None:
+            replicas = fleet.lower.copy()
+            replicas[keep] = second[0]
+            answers.append((_rank(fleet, demands, replicas, effort), replicas))
+            searched = second[1]
+    if not answers:
+        return None
+    return min(answers, key=lambda entry: entry[0])[1], searched
+
+
+def _rank(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray, effort: Effort) -> tuple[float, float]:
+    flows = lay_flows(fleet, demands, replicas, effort)
+    return flows.penalty, flows.cost
+
+
+def _search_candidates(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[IntArray, Solution] | None:
+    """Solve among the candidate variants of a large component, among all where they do not suffice."""
     keep = np.arange(len(fleet.variants))
     if len(fleet.variants) > LARGE_VARIANTS:
         program = make_program(fleet, demands, Slacks.NONE, effort.overload_penalty, effort.accuracy_penalty)
@@ -146,6 +193,16 @@ def _search(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[In
     replicas = fleet.lower.copy()
     replicas[keep] = found[0]
     return replicas, found[1]
+
+
+def _repair(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray, effort: Effort) -> IntArray:
+    """Return replicas that carry every service by itself where that is possible, without one that nobody needs."""
+    if lay_flows(fleet, demands, replicas, effort).has_slacks:
+        program = make_program(fleet.with_lower(replicas), demands, Slacks.NONE, 0.0, 0.0)
+        relaxed = solve_linear(program)
+        if relaxed is not None:
+            replicas = raise_replicas(fleet, replicas, relaxed.values[: len(fleet.variants)])
+    return improve_replicas(fleet, replicas, lambda counts: _rank(fleet, demands, counts, effort), MOST_REPAIRS)
 
 
 def _search_packed(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[IntArray, Solution] | None:

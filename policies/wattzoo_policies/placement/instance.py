@@ -99,6 +99,10 @@ class Fleet:
         """Return the fleet with other upper bounds (never below the lower ones)."""
         return replace(self, upper=np.maximum(upper, self.lower))
 
+    def with_lower(self, lower: IntArray) -> Fleet:
+        """Return the fleet with other lower bounds."""
+        return replace(self, lower=lower)
+
 
 def make_fleet(problem: PlanProblem) -> Fleet:
     """Return the compiled pools and variants of a checked problem."""

@@ -18,8 +18,13 @@ from scipy.sparse import csr_array, vstack
 
 from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, IntArray
 
-LEAST_SPLIT_LOAD = 1.0
+SPLIT_LOAD = 1.0
 """A service that fits one replica gets rows share <= replicas: without them the relaxation buys a fraction of one."""
+
+TINY_LOAD = 1e-4
+"""With many services only those get such rows whose load would pass for the solver's tolerance."""
+
+FEW_SERVICES = 8
 
 
 class Slacks(Enum):
@@ -137,6 +142,8 @@ def make_program(
 
 def solve_program(program: Program, time_limit_seconds: float, gap: float, *, on_penalty: bool = False) -> Solution:
     """Solve; `on_penalty` minimises the penalties instead of the cost."""
+    if program.cost.size == 0:
+        return Solution(None, np.inf, -np.inf, is_complete=True, is_infeasible=True)
     cost = program.penalty if on_penalty else program.cost
     integrality = np.zeros(cost.size)
     integrality[: program.layout.starts] = 1
@@ -171,6 +178,8 @@ class Relaxation:
 
 def solve_linear(program: Program, *, with_penalty: bool = False) -> Relaxation | None:
     """Solve without integrality; `None` when there is no solution."""
+    if program.cost.size == 0 and program.equal_limits.size:
+        return None
     cost = program.cost + program.penalty if with_penalty else program.cost
     result = linprog(
         cost,
@@ -243,6 +252,7 @@ def _demand_rows(layout: Layout, index: int, demand: Demand, equal: _Rows, upper
     """Add: shares sum to one, accuracy, and share <= replicas where a service fits one replica."""
     size = demand.variants.size
     count = len(layout.pairs) - 1
+    split_load = SPLIT_LOAD if count <= FEW_SERVICES else TINY_LOAD
     kinds = (
         (layout.flows, demand.accuracy_rows, demand.load, 0, "expected", demand.rate_rps > 0.0),
         (layout.high_flows, demand.high_accuracy_rows, demand.high_load, 1, "high", True),
@@ -257,7 +267,7 @@ def _demand_rows(layout: Layout, index: int, demand: Demand, equal: _Rows, upper
         for row in rows:
             upper.add(f"accuracy {label}", demand.name, [*columns, *missing], [*-row, *(-1.0 for _ in missing)], 0.0)
         for column, variant, share in zip(columns, demand.variants, load, strict=True):
-            if share <= LEAST_SPLIT_LOAD:
+            if share <= split_load:
                 upper.add("some replica", demand.name, [column, variant], [1.0, -1.0], 0.0)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from wattzoo_policies.placement.component import Answer, Effort, Flows, plan_component
 from wattzoo_policies.placement.decompose import accuracy_prices, restrict
+from wattzoo_policies.placement.group import group_demands
 from wattzoo_policies.placement.instance import Demand, Fleet, tighten_upper
 from wattzoo_policies.placement.milp import Program, Relaxation, Slacks, make_program, solve_linear
 
@@ -33,6 +34,7 @@ def value_accelerators(fleet: Fleet, demands: Sequence[Demand], effort: Effort) 
     if not demands:
         return values, ""
     fleet = tighten_upper(fleet, demands)
+    demands = group_demands(demands)[0]
     program, relaxed = _relax(fleet, demands, effort)
     if relaxed is None:
         return values, ""

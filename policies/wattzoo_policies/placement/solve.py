@@ -47,6 +47,8 @@ def solve_plan(
     sizes = np.array([variants.size * max(1, len(inside)) if inside else 0 for variants, inside in parts], dtype=float)
     gathered = _Gathered(fleet)
     for (variants, inside), size in zip(parts, sizes, strict=True):
+        if not variants.size and not inside:
+            continue
         limit = time_limit_seconds * float(size / max(1.0, sizes.sum()))
         effort = Effort(limit, gap, problem.overload_penalty * unit, problem.accuracy_penalty * unit)
         smaller, own = restrict(fleet, [active[index] for index in inside], variants)
