@@ -39,6 +39,10 @@ class HpaParameters:
         if not 0 <= self.min_replicas <= self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} and max_replicas {self.max_replicas} contradict")
 
+    def with_target(self, target_average: float) -> HpaParameters:
+        """Return the same autoscaler with another target."""
+        return replace(self, target_average=target_average)
+
     def scaled(self, factor: float) -> HpaParameters:
         """Return the same autoscaler with every window and period multiplied by `factor`."""
         return replace(
@@ -76,15 +80,22 @@ def decide_hpa(
 ) -> tuple[HpaState, int]:
     """Return the state to keep and the desired replicas at a sync."""
     wished = estimate_replicas(observation, parameters)
+    return stabilise_hpa(state, observation.replicas, wished, parameters, at_seconds)
+
+
+def stabilise_hpa(
+    state: HpaState, current: int, wished: int, parameters: HpaParameters, at_seconds: float
+) -> tuple[HpaState, int]:
+    """Return the state to keep and the desired replicas after bounds, windows and rate policies."""
     wished = max(parameters.min_replicas, min(parameters.max_replicas, wished))
     longest = max(parameters.down_window_seconds, parameters.up_window_seconds)
-    past = state.recommendations or ((at_seconds, observation.replicas),)  # a new autoscaler begins with what it finds
+    past = state.recommendations or ((at_seconds, current),)  # a new autoscaler begins with what it finds
     recommendations = (*_since(past, at_seconds - longest), (at_seconds, wished))
-    desired = _stabilise(recommendations, observation.replicas, parameters, at_seconds)
+    desired = _stabilise(recommendations, current, parameters, at_seconds)
     changes = _since(state.changes, at_seconds - parameters.period_seconds)
-    desired = _limit_rate(desired, observation.replicas, changes, parameters)
-    if desired != observation.replicas:
-        changes = (*changes, (at_seconds, desired - observation.replicas))
+    desired = _limit_rate(desired, current, changes, parameters)
+    if desired != current:
+        changes = (*changes, (at_seconds, desired - current))
     return HpaState(recommendations, changes), desired
 
 
