@@ -1,7 +1,7 @@
 """A bound that no controller gets below: perfect foresight, fractions of replicas that cost nothing to start or keep.
 
-In every time bucket, min sum over flows of the least joules per request that a variant reaches below its knee, with the
-pools' accelerators and, over the whole run, the expected accuracy of each service. One linear program over time buckets.
+Per time bucket, min sum over flows of the least joules per request that a variant reaches below its knee, with the
+pools' accelerators and, over the whole run, the expected accuracy of each service: one linear program.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class FluidPlant:
 
     def work_seconds(self, input_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
         """Return replica-seconds per request, (services, variants)."""
-        return input_tokens[:, None] * self.tp + output_tokens[:, None] * self.t1
+        return np.asarray(input_tokens[:, None] * self.tp + output_tokens[:, None] * self.t1)
 
     def serve(self, arrivals: FloatArray, input_tokens: FloatArray, output_tokens: FloatArray) -> Flows:
         """Serve one step's arrivals (services, variants); tokens are means by service."""
