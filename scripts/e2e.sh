@@ -4,7 +4,10 @@
 set -euo pipefail
 set -m # a lane is a process group, which an interruption ends as a whole
 pytest=$1
-second=(e2e/scenarios/test_demo.py e2e/scenarios/test_emulator.py e2e/scenarios/test_operator_ledger.py)
+second=(
+  e2e/scenarios/test_demo.py e2e/scenarios/test_emulator.py e2e/scenarios/test_operator_ledger.py
+  e2e/scenarios/test_operator_packing.py
+)
 output=$(mktemp)
 lanes=()
 end_lanes() {
