@@ -74,12 +74,9 @@ def _interpolate(points: Sequence[ProfilePoint], values: Sequence[float], concur
     return values[-1]
 
 
-@functools.lru_cache(maxsize=MAX_FITS)
-def _fit(
-    profile: ModelProfileSpec, idle_watts: float | None, accelerators: int, limits: EngineLimits
-) -> ReplicaModel | None:
-    """The fluid law fitted to the profile's medians; None when the points cannot be a replica."""
-    points = [
+def fit_points(profile: ModelProfileSpec) -> tuple[FitPoint, ...]:
+    """The profile's medians as the numbers that a fit takes."""
+    return tuple(
         FitPoint(
             running_requests=point.running_requests,
             input_tokens=point.input_tokens,
@@ -89,18 +86,31 @@ def _fit(
             tpot_seconds=point.time_per_output_token_microseconds.p50 / MICROSECONDS,
         )
         for point in profile.points
-    ]
-    facts = ReplicaFacts(
+    )
+
+
+def replica_facts(
+    profile: ModelProfileSpec, idle_watts: float | None, accelerators: int, limits: EngineLimits
+) -> ReplicaFacts:
+    """What is known of one replica besides its points."""
+    return ReplicaFacts(
         kv_tokens=profile.kv_cache_tokens,
-        idle_watts=min([idle_watts or 0.0, *(point.power_watts for point in points)]),
+        idle_watts=min([idle_watts or 0.0, *(float(point.power_watts) for point in profile.points)]),
         startup_seconds=profile.startup.seconds,
         startup_joules=profile.startup.joules,
         max_sequences=limits.max_sequences,
         accelerators=accelerators,
         max_batched_tokens=limits.max_batched_tokens,
     )
+
+
+@functools.lru_cache(maxsize=MAX_FITS)
+def _fit(
+    profile: ModelProfileSpec, idle_watts: float | None, accelerators: int, limits: EngineLimits
+) -> ReplicaModel | None:
+    """The fluid law fitted to the profile's medians; None when the points cannot be a replica."""
     try:
-        return fit_replica_model(points, facts).model
+        return fit_replica_model(fit_points(profile), replica_facts(profile, idle_watts, accelerators, limits)).model
     except FitError:
         return None
 
