@@ -39,9 +39,9 @@ MAX_REPLICAS = 64
 LAWS: tuple[tuple[str, Mapping[str, Parameter]], ...] = (
     ("MESSPlusAnytime", {}),
     ("MESSPlus", {}),
-    ("MESSPlus", {"horizon_requests": 1}),
+    ("MESSPlus", {"horizon_requests": 400}),
 )
-"""The default law, the published rule as WattZoo runs it, and the published rule bare."""
+"""The default law, the published rule, and that rule steadied."""
 LAW_SEEDS = 4
 START_REPLICAS = 2
 PEAK_SECONDS = 30.0

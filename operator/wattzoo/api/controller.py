@@ -108,10 +108,10 @@ class MESSPlusParameters(ApiModel):
         Field(
             ge=1,
             le=100_000,
-            description="Requests over which debt is repaid, if an interval has fewer. 1 is the published rule bare; "
-            "more keeps the shares steady.",
+            description="Requests over which debt is repaid, if an interval has fewer. 1 is the published rule; more, "
+            "400 for instance, keeps the shares steady and is not published.",
         ),
-    ] = 400
+    ] = 1
 
     def policy_parameters(self) -> dict[str, float | int]:
         """The law's parameters in its own units: V per joule, shares."""

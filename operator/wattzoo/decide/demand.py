@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from wattzoo.decide.caps import Headroom
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.memory import PoolEstimate
+from wattzoo.decide.shortage import Shortage
 from wattzoo.model import Ref, VariantKey, VariantState
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
 
 BACKLOG_SECONDS = 60.0
 """Waiting requests are to be worked off within this time."""
-PLACEMENT_DEADLINE_SECONDS = 60.0
-"""A pod without a node for this long is not capacity that is coming."""
 IDLE_RPS = 1e-6
 """Stands for no traffic where one replica shall stay."""
 PEAK_SECONDS = 30.0
@@ -29,7 +28,7 @@ class PoolInputs:
     wishes: by service the shares of members to plan for. live: by service the weights of its live route. headroom: by
     AcceleratorPool; a variant whose pool is missing there may not be placed and is left as it is. rates: recent
     (time, requests per second) by service, oldest first. drained: silent pods on which nothing runs any more, by
-    variant; a variant that is missing there is not packed.
+    variant; a variant that is missing there is not packed. shortages: variants whose accelerators do not come.
     """
 
     context: PoolContext
@@ -40,17 +39,7 @@ class PoolInputs:
     at_seconds: float
     rates: Mapping[Ref, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     drained: Mapping[VariantKey, frozenset[str]] = field(default_factory=dict)
-
-
-def unplaced_pods(state: VariantState, at_seconds: float) -> tuple[str, ...]:
-    """The scheduler's words about pods that found no node within the deadline."""
-    return tuple(
-        pod.waiting_message or "the pod has no node"
-        for pod in state.pods
-        if pod.waiting_since_seconds is not None
-        and not pod.terminating
-        and at_seconds - pod.waiting_since_seconds >= PLACEMENT_DEADLINE_SECONDS
-    )
+    shortages: Mapping[VariantKey, Shortage] = field(default_factory=dict)
 
 
 def _shares(weights: Mapping[VariantKey, int]) -> dict[str, float]:
@@ -65,7 +54,8 @@ def _shares(weights: Mapping[VariantKey, int]) -> dict[str, float]:
 def estimate_member_demand(inputs: PoolInputs) -> dict[str, float | None]:
     """Requests per second by member: of each service its recent peak times the share to plan for.
 
-    That is the larger of the wished and the live one, each averaged; before a service's first pass the live one alone.
+    What was wished for, averaged, and what the route has where that does not follow us; before a service's first pass
+    the live shares alone.
     Unknown where a service's rate is. A pool without traffic keeps the member that is wished for most, else chance
     would choose who stays.
     """
@@ -101,9 +91,10 @@ def _favourite(inputs: PoolInputs, members: list[str]) -> str | None:
 
 
 def _most_replicas(inputs: PoolInputs, state: VariantState, most: int) -> int:
-    """Replicas that bounds, cap and nodes allow a variant in all, those without a node not counted."""
-    if unplaced_pods(state, inputs.at_seconds):
-        return min(most, len(state.ready))
+    """Replicas that bounds, cap and nodes allow a variant in all; of a short one what it has."""
+    shortage = inputs.shortages.get(state.key)
+    if shortage is not None:
+        return min(most, len(state.ready) + int(shortage.is_trying(inputs.at_seconds)))
     room = inputs.headroom.get(state.accelerator_pool or "")
     for bound in () if room is None else (room.accelerators, room.allocatable):
         if bound is not None:

@@ -164,7 +164,7 @@ def decide_service(
         message=chosen.message,
         policy=chosen,
         inputs=describe_inputs(inputs),
-        wish={name: max(memory.wished.get(name, 0.0), memory.sent.get(name, 0.0)) for name in inputs.member_names},
+        wish=_planned(inputs, memory, followed=_is_followed(inputs, memory)),
     )
     decision = _weigh(inputs, usable, _live_shares(inputs.live) if holding else chosen.weights, draft)
     memory = replace(
@@ -225,6 +225,21 @@ def explore_unknown(wish: Mapping[str, float], members: tuple[Member, ...], ledg
         member.name: max(wish.get(member.name, 0.0), EXPLORATION_SHARE if member.name in unknown else 0.0)
         for member in members
     }
+
+
+def _is_followed(inputs: ServiceInputs, memory: ServiceMemory) -> bool:
+    """Whether the live route has the weights that were last decided: somebody else's traffic is steered by nobody."""
+    decided = None if memory.decision is None else memory.decision.weights
+    return bool(decided) and decided is not None and not changes_enough(inputs.live, decided)
+
+
+def _planned(inputs: ServiceInputs, memory: ServiceMemory, *, followed: bool) -> dict[str, float]:
+    """The shares to plan replicas for: what the policy wishes, and what the route has where it does not follow us.
+
+    Where it does, the weights' swings around the wish are within what ready replicas carry and need none of their own.
+    """
+    sent: Mapping[str, float] = {} if followed else memory.sent
+    return {name: max(memory.wished.get(name, 0.0), sent.get(name, 0.0)) for name in inputs.member_names}
 
 
 def _is_settling(memory: ServiceMemory, at_seconds: float) -> bool:

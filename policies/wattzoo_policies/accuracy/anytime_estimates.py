@@ -44,7 +44,7 @@ class AnytimeParameters:
     delta: float = 0.05
     drift_buffer_requests: float = 0.0
     least_horizon_requests: float = 0.0
-    feedback_delay_seconds: float = 15.0
+    feedback_delay_seconds: float = 60.0
     unknown_expected_requests: int = 100
 
     def __post_init__(self) -> None:
@@ -210,7 +210,7 @@ def estimate_buffers(state: LawState, now: Situation, parameters: AnytimeParamet
     accuracy, feedback = estimate_accuracy(state), estimate_feedback(state)
     spread = accuracy * (1.0 - accuracy)
     weights = np.where(now.current.sum(-1, keepdims=True) > 0.0, now.current, 1.0 / now.current.shape[-1])
-    error = (weights**2 * spread / (state.old_labels + state.new_labels + 2.0)).sum(-1)
+    error = (weights**2 * spread / (state.old_labels + state.new_labels + 2.0)).sum(-1) + _shift_variance(state, spread)
     variance = (horizon / 2.0 + blind) / 4.0 + blind**2 * error
     number = (state.served + now.pending).sum(-1)
     b = np.sqrt(2.0 * variance * _log_of_decisions(number, horizon, now.expected, parameters))
@@ -218,6 +218,16 @@ def estimate_buffers(state: LawState, now: Situation, parameters: AnytimeParamet
     unknown = ((state.served * np.maximum(spread, LEAST_VARIANCE) + now.pending * 0.25) * silence).sum(-1)
     u = np.sqrt(2.0 * unknown * math.log(1.0 / parameters.delta))
     return np.maximum(b, parameters.drift_buffer_requests), u, horizon
+
+
+def _shift_variance(state: LawState, spread: Floats) -> Floats:
+    """Return (R,) the variance of the shift in `estimate_present_accuracy`: recent mean against the mean of all.
+
+    Exponential weights that sum to n are worth 2 n outcomes; while those are all there are, the two means are one.
+    """
+    recent, total = state.recent_labels.sum(-1), (state.old_labels + state.new_labels).sum(-1)
+    typical = (state.recent_labels * spread).sum(-1) / np.maximum(recent, 1.0)
+    return np.asarray(typical * np.maximum(0.5 / np.maximum(recent, 1.0) - 1.0 / np.maximum(total, 1.0), 0.0))
 
 
 def _log_of_decisions(number: Floats, horizon: Floats, expected: Floats, parameters: AnytimeParameters) -> Floats:

@@ -37,13 +37,13 @@ KNOWN_LABELS = 10.0
 """Outcomes (or imaginary ones of a prior) from which on a member's accuracy is used; before, it is only tried."""
 
 CATCH_UP_REQUESTS = 700.0
-"""Requests within which the first buffer is earned; also from where on weights are smoothed."""
+"""Requests within which the first buffer is earned; a debt is repaid by servers of its own no faster than that."""
 
 START_REQUESTS = 2000.0
 """Requests after which members still unknown no longer hold up the law; they are tried beside it."""
 
 SMOOTHING = 0.3
-"""Share of the weights in force that the next ones keep."""
+"""Share of the weights in force that the next ones keep, from the first decision of the law on."""
 
 TRIAL_SHARE = 0.05
 """Most traffic that goes to members about which nothing is known, once the law runs."""
@@ -56,7 +56,8 @@ EXPLORATION_JOULES = 0.01
 class Choice:
     """A batch of decisions with what led to them; (R, M) weights, wish and sustained, (R,) the rest.
 
-    wish: the weights without exploration; sustained: the mixture that they swing around, the cheapest that holds alpha.
+    wish: the weights without exploration; sustained: the mixture that they swing around, the cheapest that holds alpha
+        and, while the service owes, repays within a horizon: what servers are for.
     buffer: sqrt(b^2 + u^2), the credit aimed at; predicted: credit expected once all feedback is in; target: tau.
     reached: tau can be met by the members in question; starting: nothing is compared yet. accuracy: (R, M) present
     estimates; price: joules per additional satisfied request at the plan, NaN where no member is better.
@@ -85,11 +86,13 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
     target = _aim(buffer - predicted, b, horizon, passed, now)
     candidates = now.ready & known
     plan, reached = solve_rows(now.joules, accuracy, target, candidates)
-    hopeless = np.where(candidates, accuracy, 0.0).max(-1) < now.alpha
+    repaying = np.maximum(-predicted, 0.0) / np.maximum(horizon, CATCH_UP_REQUESTS)
+    sustained, _ = solve_rows(now.joules, estimate_accuracy(state), now.alpha + repaying, candidates)
+    hopeless = (np.where(candidates, accuracy, 0.0).max(-1) < now.alpha)[:, None]
     if hopeless.any():
-        plan = np.where(hopeless[:, None], _most_promising(state, accuracy, now), plan)
-    sustained, _ = solve_rows(now.joules, estimate_accuracy(state), np.full(len(b), now.alpha), candidates)
-    wish = _smooth(plan, now, passed)
+        plan = np.where(hopeless, _most_promising(state, accuracy, now), plan)
+        sustained = np.where(hopeless, plan, sustained)
+    wish = _smooth(plan, now)
     price = estimate_price(now.joules, accuracy, plan)
     weights = _with_floor(wish, plan, accuracy, price, passed, now, state)
     starting = _is_starting(state, now, known, passed)
@@ -144,11 +147,11 @@ def _start_weights(now: Situation) -> tuple[Floats, Floats]:
     return 0.5 * safe + 0.5 * even, safe
 
 
-def _smooth(weights: Floats, now: Situation, passed: Floats) -> Floats:
-    """Keep part of the weights in force, over ready members."""
+def _smooth(weights: Floats, now: Situation) -> Floats:
+    """Keep part of the weights in force, over ready members; all is new where nothing was sent yet."""
     old = np.where(now.ready, now.current, 0.0)
     total = old.sum(-1, keepdims=True)
-    apply = (passed[:, None] >= CATCH_UP_REQUESTS) & (total > 0.0)
+    apply = total > 0.0
     return np.where(apply, (1.0 - SMOOTHING) * weights + SMOOTHING * old / np.where(apply, total, 1.0), weights)
 
 

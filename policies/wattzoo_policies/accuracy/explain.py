@@ -66,10 +66,10 @@ def explain_choice(
 def _wish(choice: Choice) -> Floats:
     """Return (M,) what replicas are planned from: all members while they are compared, no exploration later.
 
-    Servers take minutes to come and burn while they wait, weights change within seconds: half of the wish is the
-    mixture that the weights swing around.
+    Servers take minutes to come and burn while they wait, weights change within seconds: servers are for the mixture
+    that the weights swing around. What the swings need beyond the planners' reserve is steered later.
     """
-    return np.asarray(choice.weights[0] if bool(choice.starting[0]) else (choice.wish[0] + choice.sustained[0]) / 2.0)
+    return np.asarray(choice.weights[0] if bool(choice.starting[0]) else choice.sustained[0])
 
 
 def _by_name(names: Sequence[str], row: Floats) -> dict[str, float]:

@@ -5,9 +5,9 @@ satisfaction, and request t goes to argmin_m V*E_m + Q*(alpha - shat_m), ties to
 p_t = min(1, c / t^(1/4)) it explores instead. Here a gateway splits traffic by weights between two decisions, so
 
 - the rule is *played forward* through the requests expected in the coming interval, each expected outcome shat of the
-  chosen member moving the queue, and the weights are the shares of the choices. Short intervals are played on to
-  `horizon_requests`: in a few dozen requests luck alone moves the queue by more than the interval can repay, so that
-  the shares would jump between all and nothing, and servers had to be kept for both;
+  chosen member moving the queue, and the weights are the shares of the choices. In short intervals luck alone moves
+  the queue by more than the interval can repay, so that the shares jump between all and nothing and servers are kept
+  for both. That is the rule; `horizon_requests` plays short intervals on to that many requests, which steadies them;
 - exploration takes its scheduled share of the interval and spreads it evenly over the ready members. The published
   rule asks *all* members and credits the largest one's answer; one request that goes to one member cannot do that, so
   a member's satisfaction is learned from the requests it served, and exploration here costs far less than published;
@@ -61,12 +61,12 @@ class MESSPlusParameters:
     v_per_joule: weight of energy. Small: the queue is repaid at any price; large: debt of order V*E is carried.
     exploration: c of the schedule. 0 never explores: members without feedback are then never tried.
     horizon_requests: least number of requests to play forward, also when nobody can say how many will come. 1 is the
-    rule bare; larger values spread the repayment of debt and keep the shares steady. Ours, not published.
+    published rule; larger values (400, say) spread the repayment of debt and keep the shares steady, and are ours.
     """
 
     v_per_joule: float = 1e-4
     exploration: float = 0.1
-    horizon_requests: int = 400
+    horizon_requests: int = 1
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.v_per_joule) and self.v_per_joule > 0.0):

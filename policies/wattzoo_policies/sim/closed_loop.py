@@ -96,6 +96,7 @@ class _Loop:
         self.inside: dict[tuple[Replica, int], LoopRequest] = {}
         self.arrivals = dict.fromkeys(scenario.services, 0)
         self.outcomes: dict[tuple[str, str], tuple[int, int]] = {}
+        self.served: dict[tuple[str, str], int] = {}
         self.routed = {variant.name: [0, 0, 0, 0] for variant in scenario.variants}  # requests, completed, in, out
         self.failed = 0
         self.latencies: list[tuple[float, float | None, LatencyTarget]] = []
@@ -188,6 +189,8 @@ class _Loop:
         row[0] += 1
         row[2] += request.input_tokens
         row[3] += forms[variant].output_tokens
+        place = request.service, self.fleet.variants[variant].member
+        self.served[place] = self.served.get(place, 0) + 1
 
     def collect(self, at: float) -> None:
         """Move the fleet and count what completed, in order of time."""
@@ -218,7 +221,7 @@ class _Loop:
             joules = self.fleet.energy(name, at).joules
             counts = self.fleet.counts(name)
             views[name] = VariantView(variant, counts, requests, completed, tokens_in, tokens_out, joules)
-        return LoopView(at, views, dict(self.arrivals), dict(self.outcomes))
+        return LoopView(at, views, dict(self.arrivals), dict(self.outcomes), dict(self.served))
 
     def note_moment(self, at: float) -> None:
         """Add a row to the timeline."""

@@ -27,6 +27,7 @@ from wattzoo_policies.signals import (
     OutcomeCounter,
     ReplicaHistory,
     ReplicaRequest,
+    ServedCounter,
     VariantDemand,
 )
 from wattzoo_policies.sim.scenario import LoopView, Scenario, VariantView, Weights
@@ -97,7 +98,12 @@ class PolicyWeights:
                 if of == service
                 for satisfied in (True, False)
             )
-            state = self.policy.update(state, Observation(view.at_seconds, target.alpha, counters))
+            served = tuple(
+                ServedCounter(member, service, float(number))
+                for (of, member), number in view.served.items()
+                if of == service
+            )
+            state = self.policy.update(state, Observation(view.at_seconds, target.alpha, counters, served))
             self._states[service] = state
             arrived = view.arrivals[service] - before.arrivals[service] if before else None
             request = DecisionRequest(

@@ -67,15 +67,16 @@ class VariantView:
 
 @dataclass(frozen=True, slots=True)
 class LoopView:
-    """What a controller sees at a tick. Arrivals and outcomes are cumulative.
+    """What a controller sees at a tick. Arrivals, served requests and outcomes are cumulative.
 
-    outcomes: by service and member (satisfied, total).
+    outcomes: by service and member (satisfied, total). served: requests sent, by service and member, answered or not.
     """
 
     at_seconds: float
     variants: Mapping[str, VariantView]
     arrivals: Mapping[str, int]
     outcomes: Mapping[tuple[str, str], tuple[int, int]]
+    served: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class WeightsController(Protocol):
