@@ -248,7 +248,7 @@ async def test_pods_without_a_node_are_a_condition_and_no_capacity() -> None:
     labels = world.cluster.get(Kind.DEPLOYMENT, "zoo-large-h100")["spec"]["template"]["metadata"]["labels"]
     telemetry = world.traffic(4.0)
     world.cluster.get(Kind.DEPLOYMENT, "zoo-large-h100")["spec"]["replicas"] = 2
-    world.cluster.add(Kind.POD, make_pod("stuck", labels, unplaced_since=world.now - 100.0))
+    world.cluster.add(Kind.POD, make_pod("stuck", labels, unplaced_since=world.now - 150.0))
     await world.tick(telemetry)
     placed = world.condition(MODEL_POOL, POOL, "Placed")
     assert (placed["status"], placed["reason"]) == ("False", "Unschedulable")

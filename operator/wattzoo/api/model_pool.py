@@ -184,6 +184,15 @@ class Scaling(ApiModel):
             ge=0, le=3600, description="How long a replica without traffic may finish what it has begun before it goes."
         ),
     ] = 300
+    placement_timeout_seconds: Annotated[
+        Integer,
+        Field(
+            ge=5,
+            le=3600,
+            description="A variant whose pods have had no node for so long is short of accelerators: its waiting pods "
+            "are taken back, others are planned for its load, and one replica asks again ever more rarely.",
+        ),
+    ] = 120
     packing: Annotated[
         Literal["Enabled", "Disabled"],
         Field(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.decide.counting import Counting, make_counting
+from wattzoo.decide.shortage import Shortage
 from wattzoo.decisions import Capacity, Finding, Latencies, MemberEnergy, ServiceDecision, ServiceLoad, VariantSignals
 from wattzoo.model import Ref, VariantKey
 from wattzoo_policies.protocols import PolicyState, Promise
@@ -59,7 +60,8 @@ class PoolMemory:
     rates: recent requests per second by service. first_at_seconds: when this process first saw it. pending: lower
     wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends
     anything to a variant. unused_since_seconds: the same for servers that left the spec. silent_since_seconds: since
-    when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant.
+    when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant. shortages: variants
+    whose accelerators do not come.
     """
 
     first_at_seconds: float
@@ -72,6 +74,7 @@ class PoolMemory:
     unused_since_seconds: Mapping[Ref, float] = field(default_factory=dict)
     silent_since_seconds: Mapping[str, float] = field(default_factory=dict)
     needs: Mapping[VariantKey, tuple[tuple[float, int], ...]] = field(default_factory=dict)
+    shortages: Mapping[VariantKey, Shortage] = field(default_factory=dict)
     estimate: PoolEstimate | None = None
     decided_at_seconds: float | None = None
 

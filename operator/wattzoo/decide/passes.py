@@ -25,6 +25,7 @@ from wattzoo.decide.pipeline import ServiceInputs, decide_service, summarise_ser
 from wattzoo.decide.replicas import decide_pool
 from wattzoo.decide.restore import restore_pool, restore_service
 from wattzoo.decide.series import read_problem
+from wattzoo.decide.shortage import note_shortages
 from wattzoo.decide.traffic import (
     SETTLE_SECONDS,
     estimate_outcomes,
@@ -130,7 +131,9 @@ def think_pool(
     context, findings = read_context(specs, ref, pool, snapshot)
     order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
-    memory = replace(memory, rates=remember_rates(memory.rates, estimate))
+    placement_timeout = float(pool.spec.scaling.placement_timeout_seconds)
+    shortages = note_shortages(context.states, memory.shortages, telemetry.at_seconds, placement_timeout)
+    memory = replace(memory, rates=remember_rates(memory.rates, estimate), shortages=shortages)
     inputs = PoolInputs(
         context=context,
         estimate=estimate,
@@ -143,6 +146,7 @@ def think_pool(
         headroom=_headroom(context, specs, snapshot, reserved),
         at_seconds=telemetry.at_seconds,
         rates=memory.rates,
+        shortages=shortages,
     )
     index = index_series(telemetry, float(pool.spec.scaling.stale_after_seconds))
     memory = replace(memory, silent_since_seconds=note_silent(inputs, memory))

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from wattzoo.api.base import timestamp
 from wattzoo.api.conditions import Reason
 from wattzoo.decide.caps import held_by_variant
-from wattzoo.decide.demand import PLACEMENT_DEADLINE_SECONDS, PoolInputs, estimate_variant_demand, unplaced_pods
+from wattzoo.decide.demand import PoolInputs, estimate_variant_demand
 from wattzoo.decide.memory import PoolEstimate, PoolMemory
 from wattzoo.decisions import Finding, PoolDecision, VariantPlan
 from wattzoo.model import Backing, VariantKey, VariantState
@@ -62,8 +63,17 @@ def _bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
             key = VariantKey(member.name, variant.name)
             adopted_missing = states[key].backing is Backing.WORKLOAD and not states[key].exists
             if variant.scalable and variant.accelerator_pool in inputs.headroom and not adopted_missing:
-                bounds[key] = variant.replica_bounds
+                bounds[key] = _short_bounds(variant.replica_bounds, inputs, key)
     return bounds
+
+
+def _short_bounds(declared: tuple[int, int], inputs: PoolInputs, key: VariantKey) -> tuple[int, int]:
+    """Declared bounds; of a variant whose accelerators do not come, no more than it has and what may ask again."""
+    shortage = inputs.shortages.get(key)
+    if shortage is None:
+        return declared
+    least, most = declared
+    return least, max(least, min(most, shortage.most_replicas(inputs.at_seconds)))
 
 
 def _demand(
@@ -222,11 +232,10 @@ def _fits(
 
 def _limit(inputs: PoolInputs, state: VariantState, wanted: int, granted: int) -> Finding | None:
     """What kept a variant from what it was to have."""
-    if messages := unplaced_pods(state, inputs.at_seconds):
-        text = (
-            f"{state.key}: {len(messages)} pods have had no node for {PLACEMENT_DEADLINE_SECONDS:.0f} s: {messages[0]}"
-        )
-        return Finding(Reason.UNSCHEDULABLE, text)
+    if shortage := inputs.shortages.get(state.key):
+        again = timestamp(shortage.retry_at_seconds)
+        text = f"{state.key}: {state.accelerator_pool} had no room, asked {shortage.tries} times, again at {again}"
+        return Finding(Reason.UNSCHEDULABLE, f"{text}: {shortage.message}")
     if granted >= wanted:
         return None
     text = f"{state.key} needs {wanted} replicas and may have {granted} on {state.accelerator_pool}"
