@@ -9,6 +9,7 @@ report, estimated from the requests inside and their mean length.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wattzoo_policies.baselines.fleet import Packing, ScaledFleet, Shares, VariantLoad
@@ -56,9 +57,9 @@ class KedaState:
 
 @dataclass(frozen=True, slots=True)
 class KedaScaler:
-    """The same thresholds for every variant that it is asked about."""
+    """Thresholds by variant: what a replica carries differs."""
 
-    parameters: KedaParameters
+    parameters: Mapping[str, KedaParameters]
 
     def initial_state(self) -> KedaState:
         """Return a new scaled object."""
@@ -68,58 +69,70 @@ class KedaScaler:
         self, state: KedaState, variant: FleetVariant, load: VariantLoad | None, at_seconds: float
     ) -> tuple[KedaState, int]:
         """Return the desired replicas; between polls and syncs what was desired last."""
-        state = self._poll(state, variant, load, at_seconds)
-        hpa = self.parameters.hpa
+        parameters = self.parameters[variant.name]
+        state = _poll(state, variant, load, at_seconds, parameters)
+        hpa = parameters.hpa
         if variant.replicas == 0 or is_between(state.synced_at_seconds, at_seconds, hpa.sync_seconds):
             return state, state.desired
-        wished = self._wished(variant, load)
+        wished = _wished(variant, load, parameters)
         windows, desired = stabilise_hpa(state.hpa, variant.replicas, wished, hpa, at_seconds)
-        if self._is_asleep(state, at_seconds):
+        if _is_asleep(state, at_seconds, parameters):
             desired = 0
         new = KedaState(windows, at_seconds, state.polled_at_seconds, state.active_at_seconds, desired)
         return new, desired
 
-    def _poll(self, state: KedaState, variant: FleetVariant, load: VariantLoad | None, at_seconds: float) -> KedaState:
-        """Look whether a trigger is active; from zero an active one starts a replica."""
-        if is_between(state.polled_at_seconds, at_seconds, self.parameters.polling_seconds):
-            return state
-        inside = (variant.running or 0.0) + (variant.waiting or 0.0)
-        rate = 0.0 if load is None else load.rate_rps
-        active = max(inside, rate) > self.parameters.activation
-        last = at_seconds if active or state.active_at_seconds is None else state.active_at_seconds
-        desired = state.desired
-        if variant.replicas == 0:
-            desired = max(self.parameters.minimum, 1 if active else 0)
-        return KedaState(state.hpa, state.synced_at_seconds, at_seconds, last, desired)
-
-    def _is_asleep(self, state: KedaState, at_seconds: float) -> bool:
-        last = state.active_at_seconds
-        return (
-            self.parameters.minimum == 0 and last is not None and at_seconds - last > self.parameters.cooldown_seconds
-        )
-
-    def _wished(self, variant: FleetVariant, load: VariantLoad | None) -> int:
-        """Return the largest wish of the triggers; one without a metric has none, without any nothing changes."""
-        triggers = [(self.parameters.running, variant.running), (self.parameters.waiting, variant.waiting)]
-        if variant.running is not None and load is not None:
-            tokens = load.shape.input_tokens + load.shape.output_tokens / 2.0
-            triggers.append((self.parameters.kv_usage, variant.running * tokens / variant.model.kv_tokens))
-        wishes = [
-            self._replicas(variant.replicas, total, threshold)
-            for threshold, total in triggers
-            if threshold is not None and total is not None and math.isfinite(total)
-        ]
-        return max(wishes, default=variant.replicas)
-
-    def _replicas(self, current: int, total: float, threshold: float) -> int:
-        if abs(1.0 - total / (threshold * current)) <= self.parameters.hpa.tolerance:
-            return current
-        return math.ceil(total / threshold - 1e-9)
-
 
 def make_keda_fleet(
-    shares: Shares | str, parameters: KedaParameters, packing: Packing | None = None, name: str = "keda"
+    shares: Shares | str,
+    parameters: KedaParameters | Mapping[str, KedaParameters],
+    packing: Packing | None = None,
+    name: str = "keda",
 ) -> ScaledFleet:
-    """Return KEDA-like scaling over fixed shares by variant; the name of one variant gives it everything."""
+    """Return KEDA-like scaling over fixed shares by variant; the name of one variant gives it everything.
+
+    parameters: of all variants, or by variant.
+    """
     split = {shares: 1.0} if isinstance(shares, str) else dict(shares)
-    return ScaledFleet(name, split, KedaScaler(parameters), packing)
+    named = dict.fromkeys(split, parameters) if isinstance(parameters, KedaParameters) else dict(parameters)
+    return ScaledFleet(name, split, KedaScaler(named), packing)
+
+
+def _poll(
+    state: KedaState, variant: FleetVariant, load: VariantLoad | None, at_seconds: float, parameters: KedaParameters
+) -> KedaState:
+    """Look whether a trigger is active; from zero an active one starts a replica."""
+    if is_between(state.polled_at_seconds, at_seconds, parameters.polling_seconds):
+        return state
+    inside = (variant.running or 0.0) + (variant.waiting or 0.0)
+    rate = 0.0 if load is None else load.rate_rps
+    active = max(inside, rate) > parameters.activation
+    last = at_seconds if active or state.active_at_seconds is None else state.active_at_seconds
+    desired = state.desired
+    if variant.replicas == 0:
+        desired = max(parameters.minimum, 1 if active else 0)
+    return KedaState(state.hpa, state.synced_at_seconds, at_seconds, last, desired)
+
+
+def _is_asleep(state: KedaState, at_seconds: float, parameters: KedaParameters) -> bool:
+    last = state.active_at_seconds
+    return parameters.minimum == 0 and last is not None and at_seconds - last > parameters.cooldown_seconds
+
+
+def _wished(variant: FleetVariant, load: VariantLoad | None, parameters: KedaParameters) -> int:
+    """Return the largest wish of the triggers; one without a metric has none, without any nothing changes."""
+    triggers = [(parameters.running, variant.running), (parameters.waiting, variant.waiting)]
+    if variant.running is not None and load is not None:
+        tokens = load.shape.input_tokens + load.shape.output_tokens / 2.0
+        triggers.append((parameters.kv_usage, variant.running * tokens / variant.model.kv_tokens))
+    wishes = [
+        _replicas(variant.replicas, total, threshold, parameters.hpa.tolerance)
+        for threshold, total in triggers
+        if threshold is not None and total is not None and math.isfinite(total)
+    ]
+    return max(wishes, default=variant.replicas)
+
+
+def _replicas(current: int, total: float, threshold: float, tolerance: float) -> int:
+    if abs(1.0 - total / (threshold * current)) <= tolerance:
+        return current
+    return math.ceil(total / threshold - 1e-9)

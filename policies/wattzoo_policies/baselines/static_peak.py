@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wattzoo_policies.baselines.fleet import Packing, ScaledFleet, VariantLoad
+from wattzoo_policies.baselines.fleet import Packing, ScaledFleet, Shares, VariantLoad
 from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape, capacity_rps
 from wattzoo_policies.placement.signals import FleetVariant
 
 
 @dataclass(frozen=True, slots=True)
 class FixedScaler:
-    """The same number, whatever happens."""
+    """The same numbers by variant, whatever happens."""
 
-    replicas: int
+    replicas: Mapping[str, int]
 
     def initial_state(self) -> tuple[()]:
         """Return nothing: there is nothing to remember."""
@@ -24,16 +25,25 @@ class FixedScaler:
     def decide(
         self, state: Any, variant: FleetVariant, load: VariantLoad | None, at_seconds: float
     ) -> tuple[tuple[()], int]:
-        """Return the number."""
-        del state, variant, load, at_seconds
-        return (), self.replicas
+        """Return the variant's number."""
+        del state, load, at_seconds
+        return (), self.replicas[variant.name]
 
 
 def make_static_peak(
     variant: str, replicas: int, packing: Packing | None = None, name: str = "static-peak"
 ) -> ScaledFleet:
     """Return a controller that keeps `replicas` of one variant (see `plan_peak_replicas`) and sends it everything."""
-    return ScaledFleet(name, {variant: 1.0}, FixedScaler(replicas), packing)
+    return make_static_fleet({variant: 1.0}, {variant: replicas}, packing, name)
+
+
+def make_static_fleet(
+    shares: Shares, replicas: Mapping[str, int], packing: Packing | None = None, name: str = "static-peak"
+) -> ScaledFleet:
+    """Return a controller with fixed shares and replicas by variant; raises `ValueError` where a number is missing."""
+    if missing := sorted(variant for variant, share in shares.items() if share > 0.0 and variant not in replicas):
+        raise ValueError(f"no number of replicas for {', '.join(missing)}")
+    return ScaledFleet(name, shares, FixedScaler(replicas), packing)
 
 
 def plan_peak_replicas(

@@ -33,7 +33,7 @@ from wattzoo_policies.baselines.mixture_hpa import (
     plan_hpa_parameters,
     plan_mixtures,
 )
-from wattzoo_policies.baselines.static_peak import make_static_peak, plan_peak_replicas
+from wattzoo_policies.baselines.static_peak import make_static_fleet, make_static_peak, plan_peak_replicas
 from wattzoo_policies.capacity.model import LatencyTarget, capacity_rps, joules_per_request, knee_load, work_seconds
 from wattzoo_policies.placement.packing import decide_serving
 from wattzoo_policies.placement.signals import FleetController, FleetDecision, FleetObservation
@@ -61,6 +61,13 @@ def test_static_peak_is_sized_for_the_peak_and_never_moves() -> None:
         assert decision.replicas == {"8b-h100": 0, "70b-h100": 3, "70b-b200": 0}
     assert decision.weights == {"chat": {"70b-h100": 1.0}}
     assert decision.serving == {"8b-h100": 1, "70b-h100": 3, "70b-b200": 0}
+
+
+def test_static_fleets_need_a_number_for_everything_that_gets_requests() -> None:
+    fleet = make_static_fleet({"8b-h100": 0.5, "70b-b200": 0.5}, {"8b-h100": 4, "70b-b200": 2})
+    assert play(fleet, observe())[0].replicas == {"8b-h100": 4, "70b-h100": 0, "70b-b200": 2}
+    with pytest.raises(ValueError, match="no number of replicas for 70b-b200"):
+        make_static_fleet({"70b-b200": 1.0}, {})
 
 
 def test_hpa_counts_running_and_waiting_per_ready_replica() -> None:
@@ -122,6 +129,13 @@ def test_keda_takes_the_trigger_that_asks_for_most(
     fleet = make_keda_fleet("70b-h100", parameters)
     seen = observe(0.0, {"70b-h100": 2}, {"70b-h100": inside})
     assert play(fleet, seen)[0].replicas["70b-h100"] == replicas
+
+
+def test_keda_has_thresholds_of_its_own_for_each_variant() -> None:
+    few, many = (KedaParameters(running=running, waiting=None, kv_usage=None) for running in (5.0, 20.0))
+    fleet = make_keda_fleet({"8b-h100": 0.5, "70b-b200": 0.5}, {"8b-h100": many, "70b-b200": few})
+    seen = observe(0.0, {"8b-h100": 1, "70b-b200": 1}, {"8b-h100": (40.0, 0.0), "70b-b200": (20.0, 0.0)})
+    assert play(fleet, seen)[0].replicas == {"8b-h100": 2, "70b-h100": 0, "70b-b200": 4}
 
 
 def test_keda_knows_the_cache_is_full_from_the_requests_inside() -> None:
