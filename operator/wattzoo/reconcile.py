@@ -37,7 +37,7 @@ from wattzoo.model import (
     WriteState,
 )
 from wattzoo.plan.http_route import Backend
-from wattzoo.plan.planner import plan_pool, plan_service
+from wattzoo.plan.planner import plan_pool, plan_service, written_replicas
 from wattzoo.settings import Settings
 from wattzoo.status.checkpoint import is_due
 from wattzoo.status.conditions import Judgement, note_transitions, set_conditions
@@ -173,7 +173,7 @@ class Reconciler:
             desired = plan_pool(
                 raw,
                 pool.spec,
-                thought.decision.replicas(),
+                written_replicas(pool.spec.scaling.mode, thought.decision.replicas(), thought.context.states),
                 thought.context.hardware,
                 snapshot,
                 thought.drained,
@@ -203,7 +203,7 @@ class Reconciler:
         self._telemetry.set_pool(
             ref,
             {
-                state.key: ReplicaFigures(plans[state.key].replicas, len(state.ready))
+                state.key: ReplicaFigures(plans[state.key].replicas, len(state.ready), len(state.serving))
                 for state in thought.context.states
             },
         )

@@ -37,6 +37,10 @@ def _of_service(name: str, help_text: str) -> Metric:
     return _metric(name, "gauge", help_text, "namespace", "service")
 
 
+def _of_variant(name: str, help_text: str) -> Metric:
+    return _metric(name, "gauge", help_text, "namespace", "modelpool", "member", "variant")
+
+
 METRICS: Mapping[str, Metric] = {
     "decisions": _metric("decisions_total", "counter", "Decisions by kind of object and reason.", "kind", "reason"),
     "passes": _metric("pass_seconds", "histogram", "Duration of one pass over one object.", "kind"),
@@ -69,11 +73,13 @@ METRICS: Mapping[str, Metric] = {
     "ratio": _of_service("energy_ratio_to_blind", "Joules so far over those of the blind optimum."),
     "regret": _of_service("regret_joules", "Joules so far above those of the blind optimum."),
     "weight": _metric("weight_ratio", "gauge", "Share decided for a member.", "namespace", "service", "member"),
-    "desired": _metric("replicas_desired", "gauge", "Replicas wanted.", "namespace", "pool", "member", "variant"),
-    "ready": _metric("replicas_ready", "gauge", "Replicas that are ready.", "namespace", "pool", "member", "variant"),
+    "desired": _of_variant("desired_replicas", "Replicas wanted."),
+    "ready": _of_variant("ready_replicas", "Replicas that are ready."),
+    "serving": _of_variant("serving_replicas", "Ready replicas that traffic is sent to; the others are silent."),
 }  # fmt: skip
 
 
+VARIANT_METRICS = ("desired", "ready", "serving")
 SERVICE_METRICS = tuple(key for key, metric in METRICS.items() if metric.labels == ("namespace", "service"))
 
 
@@ -95,6 +101,7 @@ class ReplicaFigures:
 
     desired: int | None
     ready: int | None
+    serving: int | None = None
 
 
 class Telemetry:
@@ -170,7 +177,7 @@ class _Figures(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         families = {
             key: GaugeMetricFamily(METRICS[key].name, METRICS[key].help, labels=METRICS[key].labels)
-            for key in (*SERVICE_METRICS, "reachable", "weight", "desired", "ready")
+            for key in (*SERVICE_METRICS, "reachable", "weight", *VARIANT_METRICS)
         }
         for ref, figures in list(self._services.items()):
             labels = (ref.namespace, ref.name)
@@ -183,8 +190,8 @@ class _Figures(Collector):
         for ref, variants in list(self._pools.items()):
             for key, replicas in variants.items():
                 labels4 = (ref.namespace, ref.name, key.member, key.variant)
-                _add(families["desired"], labels4, replicas.desired)
-                _add(families["ready"], labels4, replicas.ready)
+                for metric in VARIANT_METRICS:
+                    _add(families[metric], labels4, getattr(replicas, metric))
         yield from families.values()
 
 

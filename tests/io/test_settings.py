@@ -74,10 +74,10 @@ def test_an_unknown_figure_has_no_series() -> None:
     text = telemetry.render().decode()
     assert 'wattzoo_sla_target_ratio{namespace="n",service="s"} 0.8' in text
     assert 'wattzoo_weight_ratio{member="small",namespace="n",service="s"} 0.25' in text
-    assert 'wattzoo_replicas_ready{member="m",namespace="n",pool="p",variant="v"} 2.0' in text
+    assert 'wattzoo_ready_replicas{member="m",modelpool="p",namespace="n",variant="v"} 2.0' in text
     sample = telemetry.registry.get_sample_value
     assert sample("wattzoo_sla_achieved_ratio", labels) is None
-    assert "wattzoo_replicas_desired{" not in text
+    assert "wattzoo_desired_replicas{" not in text
 
 
 def test_every_metric_is_exported_and_in_the_reference() -> None:

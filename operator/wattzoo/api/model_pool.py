@@ -165,6 +165,14 @@ class Member(ApiModel):
 class Scaling(ApiModel):
     """How replicas follow the load."""
 
+    mode: Annotated[
+        Literal["Act", "KEDAMetrics"],
+        Field(
+            description="Act: WattZoo writes replicas. KEDAMetrics: it only exports what it wants as the metric "
+            "wattzoo_desired_replicas, for KEDA or an HPA to act on; after a Deployment is made its replicas are "
+            "theirs, and packing has no effect."
+        ),
+    ] = "Act"
     down_stabilization_seconds: Annotated[
         Integer,
         Field(ge=0, le=3600, description="Shrink only to the largest number wanted during the last so many seconds."),

@@ -20,7 +20,7 @@ from wattzoo.model import Backing, Signal, VariantKey, VariantState
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
 from wattzoo_policies.placement.packing import decide_serving
 
-ENABLED = "Enabled"
+ENABLED, ACT = "Enabled", "Act"
 MARGIN = 0.1
 """Kept free on serving replicas: rates of small services are counted from few requests."""
 BACKLOG_SECONDS = 10.0
@@ -37,7 +37,8 @@ SETTLE_SECONDS = 5.0
 
 def is_packed(inputs: PoolInputs, state: VariantState) -> bool:
     """Whether this variant's pods may be silenced; all pods of others serve."""
-    allowed = inputs.context.pool.spec.scaling.packing == ENABLED
+    scaling = inputs.context.pool.spec.scaling
+    allowed = scaling.packing == ENABLED and scaling.mode == ACT  # an autoscaler would average over silent pods
     return allowed and state.backing is Backing.SERVER and state.exists
 
 

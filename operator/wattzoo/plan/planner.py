@@ -17,6 +17,7 @@ from wattzoo.labels import bound_name, variant_name
 from wattzoo.manifests import desired_replicas, is_owned_by, labels, match_labels, metadata
 from wattzoo.model import (
     LABEL_MODEL_POOL,
+    Backing,
     Change,
     ClusterSnapshot,
     Desired,
@@ -24,6 +25,7 @@ from wattzoo.model import (
     Manifest,
     Ref,
     VariantKey,
+    VariantState,
 )
 from wattzoo.plan.deployment import render_deployment, render_scale
 from wattzoo.plan.http_route import Backend, render_http_route
@@ -32,6 +34,21 @@ from wattzoo.plan.pod import render_pod_serving
 from wattzoo.plan.service import render_service, server_selector
 
 SCALE = "scale"
+ACT = "Act"
+
+
+def written_replicas(
+    mode: str, decided: Mapping[VariantKey, int], states: Iterable[VariantState]
+) -> dict[VariantKey, int]:
+    """Replicas to write: those decided, or with `KEDAMetrics` what somebody else asks for already.
+
+    An adopted workload is then left alone altogether; a Deployment that is not there yet begins as decided.
+    """
+    if mode == ACT:
+        return dict(decided)
+    live = {state.key: state.desired for state in states if state.backing is Backing.SERVER}
+    kept = {key: live[key] for key in decided if key in live}
+    return {key: decided[key] if number is None else number for key, number in kept.items()}
 
 
 def live_objects(snapshot: ClusterSnapshot) -> Mapping[Kind, Mapping[Ref, Manifest]]:
