@@ -1,4 +1,8 @@
-"""Policies by name, with their parameters checked: the one place that the operator and the simulator look them up."""
+"""Policies by name, with their parameters checked: the one place that the operator and the simulator look them up.
+
+The threshold router is not among them. It looks into each request, and a gateway that splits traffic by weights does
+not show one; `sim.laws.ThresholdLaw` replays it where recorded outcomes say which group a request belongs to.
+"""
 
 from __future__ import annotations
 

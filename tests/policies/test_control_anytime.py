@@ -107,7 +107,7 @@ def test_the_state_survives_as_text() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda body: body | {"version": 2},
+        lambda body: body | {"version": 3},
         lambda body: body | {"policy": "MESSPlus"},
         lambda body: body | {"rows": body["rows"][:1]},
         lambda body: body | {"rows": [[-1.0] * 8, [0.0] * 8]},
@@ -131,6 +131,43 @@ def test_sixteen_members_fit_into_four_kilobytes() -> None:
         good, bad = good + rng.integers(0, 20, 16), bad + rng.integers(0, 20, 16)
         state = POLICY.update(state, observe(15.0 * tick, tuple(good), tuple(bad), tuple(served), names=names))
     assert len(state.to_json()) < 4096
+
+
+def grown(members: int, pods: int, name_length: int, step: float) -> AnytimeState:
+    """A state after 40 intervals in which every pod judges every member both ways, counts in the millions."""
+    rng = np.random.default_rng(1)
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
+    names = tuple("".join(rng.choice(letters, name_length)) for _ in range(members))
+    state = POLICY.initial_state(tuple(Member(name, 0.5, 100.0) for name in names))
+    counts = rng.integers(0, 10**7, (members, 2, pods)).astype(float) + step
+    served = counts.sum((1, 2))
+    for tick in range(40):
+        outcomes = tuple(
+            OutcomeCounter(name, f"pod-{pod}", satisfied=bool(kind), count=float(counts[index, kind, pod]))
+            for index, name in enumerate(names)
+            for kind in (0, 1)
+            for pod in range(pods)
+        )
+        counted = tuple(ServedCounter(name, "gw", float(value)) for name, value in zip(names, served, strict=True))
+        state = POLICY.update(state, Observation(1.8e9 + 15.0 * tick, 0.519, outcomes, counted))
+        fresh = rng.integers(0, 5, counts.shape) * (1.0 + step)
+        counts, served = counts + fresh, served + fresh.sum((1, 2)) + rng.integers(0, 3, members)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("members", "pods", "name_length", "step", "most"),
+    [(10, 3, 12, 0.0, 3000), (10, 8, 12, 0.0, 4096), (10, 8, 63, 0.0, 5200), (16, 6, 63, 0.1, 7800)],
+)
+def test_a_state_stays_small_whatever_exposes_feedback(
+    members: int, pods: int, name_length: int, step: float, most: int
+) -> None:
+    state = grown(members, pods, name_length, step)
+    assert len(state.ledger.counters) == members * 2 * pods
+    text = state.to_json()
+    assert len(text) < most
+    assert POLICY.state_from_json(text).ledger == state.ledger
+    assert POLICY.state_from_json(text).to_json() == text
 
 
 def test_traffic_starts_on_the_safest_member() -> None:

@@ -19,8 +19,8 @@ from wattzoo.api.base import (
 from wattzoo.api.conditions import Condition
 
 MAX_INPUTS = 16
-MAX_STATE_LENGTH = 16_384
-"""Most are below 4 kB; 16 members with long names and 100 feedback series come to 10."""
+MAX_STATE_LENGTH = 8192
+"""Most are below 4 kB; 16 members with long names and 192 feedback series with broken values come to 7."""
 
 
 class LedgerStatus(StatusModel):

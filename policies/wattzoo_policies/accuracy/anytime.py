@@ -11,7 +11,6 @@ outcome counts as a request and one interval is taken to be under way.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +42,7 @@ from wattzoo_policies.accuracy.ledger import (
     set_members,
     summarise,
 )
+from wattzoo_policies.accuracy.state_text import VERSION, read_state, write_state
 from wattzoo_policies.protocols import PolicyState, StateError
 from wattzoo_policies.signals import (
     Decision,
@@ -55,7 +55,6 @@ from wattzoo_policies.signals import (
 
 Floats = NDArray[np.float64]
 
-_VERSION = 1
 _MAX_DUE = 4
 _SERVED, _LABELS = 6, 7
 _COLUMNS = 8  # per-member numbers of the law: every field of LawState but open_credit
@@ -79,13 +78,11 @@ class AnytimeState:
     @property
     def version(self) -> int:
         """Return the schema version of the serialised form."""
-        return _VERSION
+        return VERSION
 
     def to_json(self) -> str:
         """Return compact JSON; numbers keep nine digits."""
         body = {
-            "version": _VERSION,
-            "policy": MESSPlusAnytime.name,
             "members": [[m.name, m.accuracy_prior, m.prior_samples] for m in self.members],
             "ledger": ledger_to_body(self.ledger),
             "rows": [[_short(value) for value in row] for row in self.rows],
@@ -93,7 +90,7 @@ class AnytimeState:
             "served": None if self.served is None else ledger_to_body(self.served),
             "due": [[at, list(map(_short, totals))] for at, totals in self.due],
         }
-        return json.dumps(body, separators=(",", ":"))
+        return write_state(MESSPlusAnytime.name, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +140,8 @@ class MESSPlusAnytime:
 
     def state_from_json(self, text: str) -> AnytimeState:
         """Return the state that `to_json` wrote; raises `StateError`."""
+        body = read_state(self.name, text)
         try:
-            body = json.loads(text)
-            if (body["policy"], body["version"]) != (self.name, _VERSION):
-                raise StateError(f"state of {body['policy']} version {body['version']}, not {self.name} {_VERSION}")
             return _state_from_body(body)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise StateError(f"state of {self.name} cannot be read: {error}") from error

@@ -6,7 +6,6 @@ the textbook primal-dual price, a threshold calibrated once. None of them states
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from wattzoo_policies.accuracy.ledger import (
     set_members,
     summarise,
 )
+from wattzoo_policies.accuracy.state_text import VERSION, read_state, write_state
 from wattzoo_policies.protocols import PolicyState, Promise, StateError
 from wattzoo_policies.signals import (
     Constraint,
@@ -39,8 +39,6 @@ from wattzoo_policies.signals import (
 
 Floats = NDArray[np.float64]
 
-_VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class BaselineState:
@@ -54,18 +52,16 @@ class BaselineState:
     @property
     def version(self) -> int:
         """Return the schema version of the serialised form."""
-        return _VERSION
+        return VERSION
 
     def to_json(self) -> str:
         """Return compact JSON."""
         body = {
-            "version": _VERSION,
-            "policy": self.policy,
             "members": [[m.name, m.accuracy_prior, m.prior_samples] for m in self.members],
             "ledger": ledger_to_body(self.ledger),
             "numbers": list(self.numbers),
         }
-        return json.dumps(body, separators=(",", ":"))
+        return write_state(self.policy, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +80,8 @@ class BaselinePolicy:
 
     def state_from_json(self, text: str) -> BaselineState:
         """Return the state that `to_json` wrote; raises `StateError`."""
+        body = read_state(self.name, text)
         try:
-            body = json.loads(text)
-            if (body["policy"], body["version"]) != (self.name, _VERSION):
-                raise StateError(f"state of {body['policy']} version {body['version']}, not {self.name} {_VERSION}")
             members = tuple(
                 Member(str(name), None if prior is None else float(prior), float(samples))
                 for name, prior, samples in body["members"]

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from wattzoo_policies.accuracy.state_text import compact, pack_counters, unpack_counters
 from wattzoo_policies.signals import LedgerSummary, MemberOutcomes, Observation, OutcomeCounter
 
 OTHER = ""
 """Row that collects outcomes of members which the pool does not (or no longer) know."""
 
-MAX_SERIES = 100
+MAX_SERIES = 192
 """Series remembered at once, which bounds a state. The longest unseen is forgotten first; while all are seen, further
 ones are left uncounted: feedback is then partial, which is better than counting a forgotten series from zero again."""
 
@@ -140,9 +141,9 @@ def summarise(ledger: Ledger, accuracies: Mapping[str, float | None]) -> LedgerS
 def ledger_to_body(ledger: Ledger) -> dict[str, Any]:
     """Return JSON-able content with short keys (a state has 4 kB)."""
     return {
-        "m": {name: [_compact(row.satisfied), _compact(row.total)] for name, row in ledger.members.items()},
-        "r": _compact(ledger.required),
-        "c": {key: _compact(value) for key, value in ledger.counters.items()},
+        "m": {name: [compact(row.satisfied), compact(row.total)] for name, row in ledger.members.items()},
+        "r": compact(ledger.required),
+        "c": pack_counters(ledger.counters),
         "s": ledger.since_seconds,
         "t": ledger.at_seconds,
         "w": ledger.worst_deficit,
@@ -155,7 +156,7 @@ def ledger_from_body(body: Mapping[str, Any]) -> Ledger:
     ledger = Ledger(
         members={str(name): Outcomes(float(row[0]), float(row[1])) for name, row in body["m"].items()},
         required=float(body["r"]),
-        counters={str(key): float(value) for key, value in body["c"].items()},
+        counters=unpack_counters(body["c"]),
         since_seconds=_optional(body["s"]),
         at_seconds=_optional(body["t"]),
         worst_deficit=_optional(body["w"]),
@@ -204,10 +205,6 @@ def _sum(rows: Iterable[Outcomes]) -> Outcomes:
     for row in rows:
         total = total.plus(row)
     return total
-
-
-def _compact(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else value
 
 
 def _optional(value: float | str | None) -> float | None:

@@ -20,7 +20,6 @@ Requests that are still in flight are not in the queue, as in the published rule
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from wattzoo_policies.accuracy.ledger import (
     set_members,
     summarise,
 )
+from wattzoo_policies.accuracy.state_text import VERSION, read_state, write_state
 from wattzoo_policies.accuracy.virtual_queue import MAX_ITERATIONS, Arm, estimate_choices, estimate_queue, make_hull
 from wattzoo_policies.protocols import PolicyState, Promise, StateError
 from wattzoo_policies.signals import (
@@ -50,8 +50,6 @@ from wattzoo_policies.signals import (
     Reason,
     RunnerUp,
 )
-
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +86,16 @@ class MESSPlusState:
     @property
     def version(self) -> int:
         """Return the schema version of the serialised form."""
-        return _VERSION
+        return VERSION
 
     def to_json(self) -> str:
         """Return compact JSON."""
         body = {
-            "version": _VERSION,
-            "policy": MESSPlus.name,
             "members": [[m.name, m.accuracy_prior, m.prior_samples] for m in self.members],
             "queue": self.queue,
             "ledger": ledger_to_body(self.ledger),
         }
-        return json.dumps(body, separators=(",", ":"))
+        return write_state(MESSPlus.name, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +119,8 @@ class MESSPlus:
 
     def state_from_json(self, text: str) -> MESSPlusState:
         """Return the state that `to_json` wrote; raises `StateError`."""
+        body = read_state(self.name, text)
         try:
-            body = json.loads(text)
-            if (body["policy"], body["version"]) != (self.name, _VERSION):
-                raise StateError(f"state of {body['policy']} version {body['version']}, not {self.name} {_VERSION}")
             members = tuple(
                 Member(str(name), None if prior is None else float(prior), float(samples))
                 for name, prior, samples in body["members"]
