@@ -1,0 +1,317 @@
+"""The joint controller: replicas and placement of all services by one plan, weights and packing between plans.
+
+Every minute a plan (`solve_plan`) for the expected and the high load of each service, at the accuracy its debt asks
+for; what it wishes goes through all limits (`limits.replicas`). Every interval weights over what is ready, and as few
+serving replicas as the next interval's load fills; the rest is silent. Pure: it sees the past only, its state is one
+value that survives as text, and the operator and the fluid plant call the same code.
+
+Serving replicas are whole, so a mixture at exactly the target leaves one half empty. Where one service is alone, its
+serving replicas are filled with the most accurate answers they can give; what that earns lowers the target until a
+replica falls silent. So costly replicas are full or silent in turn, and the mean is still the promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wattzoo_policies.capacity.model import work_seconds
+from wattzoo_policies.limits.replicas import DOWN_STABILIZATION_SECONDS, decide_planned_replicas
+from wattzoo_policies.placement.joint_demand import (
+    Foresight,
+    Group,
+    ServiceLoad,
+    estimate_groups,
+    estimate_knees,
+    estimate_loads,
+    group_services,
+    observe_services,
+)
+from wattzoo_policies.placement.joint_state import JointState, KeptPlan, ServiceMemory
+from wattzoo_policies.placement.packing import serving_replicas
+from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanStatus, PlanVariant
+from wattzoo_policies.placement.signals import FleetDecision, FleetObservation, FleetVariant
+from wattzoo_policies.placement.solve import solve_plan
+from wattzoo_policies.placement.target import REACH, decide_target, known_accuracies
+from wattzoo_policies.placement.weights import Weights, decide_weights
+from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
+
+RESERVE = "/reserve"
+"""What a service's declared reserve is called in the planning problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class JointParameters:
+    """One set of defaults for all fleets and traces.
+
+    eta: share of the knee that planned replicas are filled to. plan_seconds: between plans. tau_seconds: over which a
+    start's joules are spread. margin: planned above alpha. plan_repay_seconds, repay_seconds: over which plan and
+    weights repay debt. reserve_percent: standby capacity on top of the high load; reserve_slack: how far below alpha
+    it may answer. fill: fill serving replicas with the most accurate answers (see the module's text).
+    """
+
+    eta: float = 0.9
+    plan_seconds: float = 60.0
+    tau_seconds: float = 120.0
+    margin: float = 0.003
+    plan_repay_seconds: float = 600.0
+    repay_seconds: float = 60.0
+    reserve_percent: float = 0.0
+    reserve_slack: float = 0.05
+    fill: bool = True
+    gap: float = 0.01
+    time_limit_seconds: float = 2.0
+    down_stabilization_seconds: float = DOWN_STABILIZATION_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One moment, as far as the controller knows it."""
+
+    observation: FleetObservation
+    groups: tuple[Group, ...]
+    loads: Mapping[str, ServiceLoad]
+    knees: Mapping[str, float | None]
+    work: Mapping[str, Mapping[str, float]]
+    accuracies: Mapping[str, Mapping[str, float]]
+    memories: Mapping[str, ServiceMemory]
+
+    def services(self, parameters: JointParameters, *, is_plan: bool) -> list[PlanService]:
+        """Return the services as the plan or the weights take them."""
+        services = []
+        for group in self.groups:
+            for service in group.services:
+                load, known = self.loads[service.name], known_accuracies(service)
+                alpha = decide_target(
+                    service.alpha,
+                    self.memories[service.name].debt,
+                    load.rate_rps,
+                    known,
+                    margin=parameters.margin if is_plan else 0.0,
+                    repay_seconds=parameters.plan_repay_seconds if is_plan else parameters.repay_seconds,
+                )
+                rate = load.rate_rps if is_plan else load.next_rps
+                work, accuracy = self.work[service.name], self.accuracies[service.name]
+                services.append(PlanService(service.name, rate, max(rate, load.high_rps), alpha, work, accuracy))
+        return services
+
+    def variants(self) -> tuple[PlanVariant, ...]:
+        """Return the variants as the plan takes them; those of a short pool get no more."""
+        short = {pool.name for pool in self.observation.pools if pool.short}
+        return tuple(
+            _plan_variant(variant, self.knees[variant.name], is_short=variant.pool in short)
+            for variant in self.observation.variants
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JointController:
+    """The joint controller as a fleet controller; `foresight` is for comparisons alone."""
+
+    parameters: JointParameters = JointParameters()
+    name: str = "joint"
+    foresight: Foresight | None = None
+
+    def initial_state(self) -> JointState:
+        """Return the state before the first observation."""
+        return JointState()
+
+    def decide(
+        self, state: JointState, observation: FleetObservation, rng: np.random.Generator
+    ) -> tuple[JointState, FleetDecision]:
+        """Decide for the coming interval; services whose rate or size was never seen are left as they are."""
+        del rng
+        memories = observe_services(state, observation)
+        grouped = group_services(observation, memories)
+        groups, load_memories = estimate_groups(observation, grouped, memories, state.loads)
+        state = replace(state, services=memories, loads=load_memories)
+        if not groups:
+            return state, FleetDecision({}, {}, {})
+        view = self._view(state, observation, groups)
+        planned = self._is_due(state, view)
+        if planned:
+            state = replace(state, plan=self._plan(state, view))
+        history, replicas = self._replicas(state, view)
+        weights, serving = self._route(view)
+        reasons = {entry.variant: f"{entry.reason}: {entry.message}" for entry in replicas.variants}
+        decision = FleetDecision(replicas.replicas(), serving, weights, reasons, planned=planned)
+        return replace(state, history=history), decision
+
+    def _view(self, state: JointState, observation: FleetObservation, groups: list[Group]) -> _View:
+        loads: dict[str, ServiceLoad] = {}
+        for group in groups:
+            level = state.loads[group.key].level or 0.0
+            loads |= estimate_loads(group, state.services, level, self.foresight, observation.at_seconds)
+        work: dict[str, Mapping[str, float]] = {}
+        accuracies: dict[str, Mapping[str, float]] = {}
+        for group in groups:
+            for service in group.services:
+                usable = [v for v in observation.variants if v.member in service.members]
+                known = known_accuracies(service)
+                work[service.name] = {v.name: work_seconds(v.model, loads[service.name].shape) for v in usable}
+                accuracies[service.name] = {v.name: known[v.member] for v in usable}
+        knees = estimate_knees(observation.variants, groups, loads)
+        return _View(observation, tuple(groups), loads, knees, work, accuracies, state.services)
+
+    def _is_due(self, state: JointState, view: _View) -> bool:
+        """Whether to plan: the time has come, or a load is above what the last plan was made for."""
+        plan = state.plan
+        if plan is None or view.observation.at_seconds - plan.at_seconds >= self.parameters.plan_seconds - 1e-6:
+            return True
+        if view.observation.at_seconds < plan.at_seconds:
+            return True
+        return any(group.next_load > plan.high_load.get(group.key, 0.0) for group in view.groups)
+
+    def _plan(self, state: JointState, view: _View) -> KeptPlan:
+        parameters, observation = self.parameters, view.observation
+        services = view.services(parameters, is_plan=True)
+        if parameters.reserve_percent > 0.0:
+            services += [_reserve(service, parameters) for service in services]
+        problem = PlanProblem(
+            pools=tuple(
+                PlanPool(
+                    pool.name,
+                    pool.accelerators,
+                    pool.node_accelerators,
+                    pool.power_budget_watts,
+                    pool.objective_weight,
+                    pool.price_per_accelerator_second,
+                )
+                for pool in observation.pools
+            ),
+            variants=view.variants(),
+            services=tuple(services),
+            eta=parameters.eta,
+            tau_seconds=parameters.tau_seconds,
+        )
+        previous = None if state.plan is None else _as_plan(state.plan)
+        plan = solve_plan(
+            problem, time_limit_seconds=parameters.time_limit_seconds, gap=parameters.gap, previous=previous
+        )
+        high: dict[str, float] = {}
+        for service in problem.services:
+            for variant, rate in plan.flows.get(service.name, {}).items():
+                grown = rate * service.high_rate_rps / service.rate_rps if service.rate_rps > 0.0 else 0.0
+                high[variant] = high.get(variant, 0.0) + grown
+        high_load = {group.key: group.high_load for group in view.groups}
+        return KeptPlan(observation.at_seconds, plan.replicas, high, high_load, plan.watts, plan.binding)
+
+    def _replicas(self, state: JointState, view: _View) -> tuple[ReplicaHistory, ReplicaPlan]:
+        """Return what the limits make of the last plan."""
+        observation, plan = view.observation, state.plan
+        services = [service for group in view.groups for service in group.services]
+        high = {service.name: view.loads[service.name].high_rps for service in services}
+        request = ReplicaRequest(
+            at_seconds=observation.at_seconds,
+            variants=tuple(_variant_demand(v, view, plan, high, self.parameters.eta) for v in observation.variants),
+            max_accelerators={pool.name: pool.accelerators for pool in observation.pools},
+            free_accelerators={pool.name: 0 for pool in observation.pools if pool.short},
+            services=tuple(ServiceDemand(s.name, s.members, high[s.name]) for s in services),
+        )
+        wished = {} if plan is None else plan.replicas
+        return decide_planned_replicas(state.history, request, wished, self.parameters.down_stabilization_seconds)
+
+    def _route(self, view: _View) -> tuple[dict[str, Mapping[str, float]], dict[str, int]]:
+        """Return weights by service, and serving replicas by variant: filled, one group after the other."""
+        variants = {variant.name: variant for variant in view.variants()}
+        ready = {variant.name: variant.ready for variant in view.observation.variants}
+        serving = dict(ready)
+        counted = {pool.name: pool.objective_weight for pool in view.observation.pools}
+        wanted = {service.name: service for service in view.services(self.parameters, is_plan=False)}
+        weights: dict[str, Mapping[str, float]] = {}
+        for group in view.groups:
+            services = [wanted[service.name] for service in group.services]
+            eta = 1.0 / group.next_ratio
+            own = [v for v in variants.values() if any(v.name in service.work_seconds for service in services)]
+            found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
+            used = _serving(found, services, own, ready, eta)
+            if self.parameters.fill and len(services) == 1 and found.overload == 0.0:
+                best = max(services[0].accuracy.values()) - REACH
+                filled = [replace(services[0], alpha=best)]
+                found = decide_weights(filled, own, used, eta=eta, objective_weights=counted)
+                used = _serving(found, services, own, used, eta)
+            weights |= found.shares
+            serving |= {name: max(number, min(1, ready[name])) for name, number in used.items()}
+        return weights, serving
+
+
+def _serving(
+    found: Weights,
+    services: list[PlanService],
+    variants: list[PlanVariant],
+    ready: Mapping[str, int],
+    eta: float,
+) -> dict[str, int]:
+    """Return by variant the replicas that these weights fill; none where nothing is sent."""
+    serving = {}
+    for variant in variants:
+        work = sum(
+            service.rate_rps * found.shares[service.name].get(variant.name, 0.0) * service.work_seconds[variant.name]
+            for service in services
+            if variant.name in service.work_seconds
+        )
+        serving[variant.name] = (
+            serving_replicas(work, variant.knee_load, ready[variant.name], eta=eta) if work > 0.0 else 0
+        )
+    return serving
+
+
+def _reserve(service: PlanService, parameters: JointParameters) -> PlanService:
+    """Return the declared reserve as a service that only stands by, answering less accurately if need be."""
+    alpha = max(min(service.accuracy.values()), service.alpha - parameters.reserve_slack)
+    more = service.high_rate_rps * parameters.reserve_percent / 100.0
+    return replace(service, name=service.name + RESERVE, rate_rps=0.0, high_rate_rps=more, alpha=alpha)
+
+
+def _plan_variant(variant: FleetVariant, knee: float | None, *, is_short: bool) -> PlanVariant:
+    model = variant.model
+    most = min(variant.max_replicas, variant.replicas) if is_short else variant.max_replicas
+    return PlanVariant(
+        name=variant.name,
+        member=variant.member,
+        pool=variant.pool,
+        accelerators=model.accelerators,
+        idle_watts=model.idle_watts,
+        active_watts=model.active_watts,
+        max_watts=model.max_watts,
+        start_joules=model.startup_joules,
+        knee_load=knee,
+        current_replicas=variant.replicas,
+        min_replicas=min(variant.min_replicas, most),
+        max_replicas=most,
+    )
+
+
+def _variant_demand(
+    variant: FleetVariant, view: _View, plan: KeptPlan | None, high: Mapping[str, float], eta: float
+) -> VariantDemand:
+    """Return one variant as the limits take it: demand is what the plan gives it at high load."""
+    users = [s for group in view.groups for s in group.services if variant.member in s.members]
+    rate = sum(view.loads[s.name].rate_rps for s in users)
+    work = [view.loads[s.name].rate_rps * view.work[s.name][variant.name] for s in users]
+    knee = view.knees[variant.name]
+    mean_work = sum(work) / rate if rate > 0.0 else 0.0
+    capacity = eta * knee / mean_work if knee is not None and mean_work > 0.0 else None
+    return VariantDemand(
+        variant=variant.name,
+        demand_rps=None if plan is None else plan.high_rps.get(variant.name, 0.0),
+        capacity_rps=capacity,
+        current_replicas=variant.replicas,
+        ready_replicas=variant.ready,
+        min_replicas=variant.min_replicas,
+        max_replicas=variant.max_replicas,
+        accelerators_per_replica=variant.model.accelerators,
+        accelerator_pool=variant.pool,
+        member=variant.member,
+        terminating_replicas=variant.terminating,
+        start_joules=variant.model.startup_joules,
+        saved_watts=variant.model.idle_watts,
+        reachable_rps=sum(high[s.name] for s in users) if users else None,
+    )
+
+
+def _as_plan(kept: KeptPlan) -> Plan:
+    """Return the last plan as what the planner may keep."""
+    return Plan(kept.replicas, {}, {}, kept.watts or 0.0, 0.0, PlanStatus.KEPT)

@@ -1,0 +1,202 @@
+"""From what was observed to what is planned for: rates, sizes and loads of every service, now and at their highest."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape, knee_load, work_seconds
+from wattzoo_policies.placement.forecast import EWMA_WEIGHT, NEXT_WEIGHT, LoadMemory, forecast_load, observe_load
+from wattzoo_policies.placement.joint_state import JointState, ServiceMemory
+from wattzoo_policies.placement.signals import FleetObservation, FleetService, FleetVariant
+from wattzoo_policies.placement.target import observe_debt
+
+SHAPE_MEMORY = 9.0
+"""Mean tokens are averaged over about this many intervals' requests."""
+SHAPE_GRID = 0.01
+"""Sizes are rounded to this share before a knee is computed: a knee hardly moves, its computation is not free."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLoad:
+    """What one service is expected to send: slow average, the coming interval, the high load, and the mean request."""
+
+    rate_rps: float
+    next_rps: float
+    high_rps: float
+    shape: RequestShape
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Services that share members. next_ratio: what the coming interval's load rarely exceeds, over the expected.
+
+    high_load: in forecast units.
+    """
+
+    services: tuple[FleetService, ...]
+    next_ratio: float
+    high_load: float
+    next_load: float
+
+    @property
+    def key(self) -> str:
+        """Return what the state files the group's loads under."""
+        return self.services[0].name
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What somebody knows of a service's coming demand: means of the next plan and interval, and the lead's highest."""
+
+    rate_rps: float
+    next_rps: float
+    high_rps: float
+
+
+class Foresight(Protocol):
+    """Knows the future: for comparisons, never for serving."""
+
+    def look(self, service: str, at_seconds: float) -> Outlook:
+        """Return what is coming to a service."""
+        ...
+
+
+def observe_services(state: JointState, observation: FleetObservation) -> dict[str, ServiceMemory]:
+    """Return the memories after the interval that has ended; a rate that is unknown changes none."""
+    memories = {}
+    for service in observation.services:
+        memory = state.services.get(service.name, ServiceMemory())
+        if service.rate_rps is not None and math.isfinite(service.rate_rps):
+            memory = _observe_rate(memory, service.rate_rps, service.shape)
+        rate = memory.rate_rps or 0.0
+        memories[service.name] = replace(memory, debt=observe_debt(memory.debt, service, rate))
+    return memories
+
+
+def group_services(
+    observation: FleetObservation, memories: Mapping[str, ServiceMemory]
+) -> list[tuple[FleetService, ...]]:
+    """Return groups of services with a known rate and size that share members, directly or through others."""
+    groups: list[tuple[set[str], list[FleetService]]] = []
+    for service in observation.services:
+        memory = memories[service.name]
+        if memory.rate_rps is None or memory.input_tokens is None:
+            continue
+        members, own = set(service.members), [service]
+        apart = []
+        for group in groups:
+            if group[0] & members:
+                members |= group[0]
+                own = [*group[1], *own]
+            else:
+                apart.append(group)
+        groups = [*apart, (members, own)]
+    return [tuple(own) for _, own in groups]
+
+
+def estimate_groups(
+    observation: FleetObservation,
+    groups: Sequence[tuple[FleetService, ...]],
+    memories: Mapping[str, ServiceMemory],
+    loads: Mapping[str, LoadMemory],
+) -> tuple[list[Group], dict[str, LoadMemory]]:
+    """Return the groups with their forecasts, and the memories of their loads with this interval in them."""
+    found, after = [], {}
+    for services in groups:
+        model = _reference(observation.variants, services)
+        key = services[0].name
+        memory = loads.get(key, LoadMemory())
+        known = all(service.rate_rps is not None for service in services)
+        if known and model is not None:
+            memory = observe_load(memory, sum(_work(model, s, memories[s.name]) for s in services))
+        after[key] = memory
+        forecast = forecast_load(memory)
+        if forecast is not None:
+            found.append(Group(services, forecast.next_ratio, forecast.high, forecast.next_load))
+    return found, after
+
+
+def estimate_loads(
+    group: Group,
+    memories: Mapping[str, ServiceMemory],
+    level: float,
+    foresight: Foresight | None,
+    at_seconds: float,
+) -> dict[str, ServiceLoad]:
+    """Return the loads of a group's services; the high load of the group is spread in proportion to their rates.
+
+    level: the group's slow average in forecast units.
+    """
+    ratio = group.high_load / level if level > 0.0 else 1.0
+    loads = {}
+    for service in group.services:
+        memory = memories[service.name]
+        rate, following = memory.rate_rps or 0.0, memory.next_rps or 0.0
+        shape = RequestShape(memory.input_tokens or 0.0, memory.output_tokens or 1.0)
+        if foresight is not None:
+            seen = foresight.look(service.name, at_seconds)
+            loads[service.name] = ServiceLoad(seen.rate_rps, seen.next_rps, seen.high_rps, shape)
+        else:
+            loads[service.name] = ServiceLoad(rate, following, max(rate * ratio, following), shape)
+    return loads
+
+
+def estimate_knees(
+    variants: Sequence[FleetVariant], groups: Sequence[Group], loads: Mapping[str, ServiceLoad]
+) -> dict[str, float | None]:
+    """Return by variant the knee at the mean request and the strictest bounds of the services that may use it."""
+    knees: dict[str, float | None] = {}
+    for variant in variants:
+        users = [s for group in groups for s in group.services if variant.member in s.members]
+        total = sum(loads[s.name].rate_rps for s in users)
+        if not users:
+            knees[variant.name] = None
+            continue
+        weights = [loads[s.name].rate_rps / total if total > 0.0 else 1.0 / len(users) for s in users]
+        shapes = [loads[s.name].shape for s in users]
+        mean_in = sum(w * shape.input_tokens for w, shape in zip(weights, shapes, strict=True))
+        mean_out = sum(w * shape.output_tokens for w, shape in zip(weights, shapes, strict=True))
+        latency = functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget())
+        knees[variant.name] = _knee(variant.model, _rounded(mean_in), _rounded(mean_out), latency)
+    return knees
+
+
+def _observe_rate(memory: ServiceMemory, rate: float, shape: RequestShape | None) -> ServiceMemory:
+    slow = rate if memory.rate_rps is None else memory.rate_rps + EWMA_WEIGHT * (rate - memory.rate_rps)
+    quick = rate if memory.next_rps is None else memory.next_rps + NEXT_WEIGHT * (rate - memory.next_rps)
+    memory = replace(memory, rate_rps=slow, next_rps=quick)
+    if shape is None or rate <= 0.0:
+        return memory
+    if memory.input_tokens is None or memory.output_tokens is None:
+        return replace(memory, input_tokens=shape.input_tokens, output_tokens=shape.output_tokens)
+    weight = rate / (rate + SHAPE_MEMORY * slow)
+    return replace(
+        memory,
+        input_tokens=memory.input_tokens + weight * (shape.input_tokens - memory.input_tokens),
+        output_tokens=memory.output_tokens + weight * (shape.output_tokens - memory.output_tokens),
+    )
+
+
+def _reference(variants: Sequence[FleetVariant], services: Sequence[FleetService]) -> ReplicaModel | None:
+    members = {member for service in services for member in service.members}
+    usable = sorted((v.name, v.model) for v in variants if v.member in members)
+    return usable[0][1] if usable else None
+
+
+def _work(model: ReplicaModel, service: FleetService, memory: ServiceMemory) -> float:
+    """Return the load of the interval that has ended, at its own mean size where that is known."""
+    shape = service.shape or RequestShape(memory.input_tokens or 0.0, memory.output_tokens or 1.0)
+    return (service.rate_rps or 0.0) * work_seconds(model, shape)
+
+
+@functools.lru_cache(maxsize=4096)
+def _knee(model: ReplicaModel, input_tokens: float, output_tokens: float, latency: LatencyTarget) -> float | None:
+    return knee_load(model, RequestShape(input_tokens, output_tokens), latency)
+
+
+def _rounded(tokens: float) -> float:
+    return 0.0 if tokens <= 0.0 else math.exp(round(math.log(tokens) / SHAPE_GRID) * SHAPE_GRID)

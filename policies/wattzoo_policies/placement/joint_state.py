@@ -1,0 +1,148 @@
+"""What the joint controller remembers, and how it survives as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wattzoo_policies.placement.forecast import ErrorHistogram, LoadMemory
+from wattzoo_policies.placement.target import Debt
+from wattzoo_policies.signals import ReplicaHistory
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceMemory:
+    """One service: its rate's slow and quick average (`None`: never observed), mean tokens, and its debt."""
+
+    rate_rps: float | None = None
+    next_rps: float | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    debt: Debt = field(default_factory=Debt)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPlan:
+    """What is needed of the last plan: replicas, what each variant is to carry at high load, and what it was for.
+
+    high_rps: by variant. high_load: by group of services, the load in `forecast` units it was made for.
+    """
+
+    at_seconds: float
+    replicas: Mapping[str, int]
+    high_rps: Mapping[str, float]
+    high_load: Mapping[str, float]
+    watts: float | None = None
+    binding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JointState:
+    """Everything; loads by the first service of a group."""
+
+    services: Mapping[str, ServiceMemory] = field(default_factory=dict)
+    loads: Mapping[str, LoadMemory] = field(default_factory=dict)
+    plan: KeptPlan | None = None
+    history: ReplicaHistory = field(default_factory=ReplicaHistory)
+
+    def to_json(self) -> str:
+        """Return compact JSON."""
+        body: dict[str, Any] = {
+            "version": VERSION,
+            "services": {name: _service_body(memory) for name, memory in self.services.items()},
+            "loads": {name: _load_body(memory) for name, memory in self.loads.items()},
+            "history": json.loads(self.history.to_json()),
+        }
+        if self.plan is not None:
+            plan = self.plan
+            body["plan"] = {
+                "at": plan.at_seconds,
+                "replicas": dict(plan.replicas),
+                "highRps": {name: _short(rate) for name, rate in plan.high_rps.items()},
+                "highLoad": {name: _short(load) for name, load in plan.high_load.items()},
+                "watts": plan.watts,
+                "binding": plan.binding,
+            }
+        return json.dumps(body, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> JointState:
+        """Return the state that `to_json` wrote; raises `ValueError` when the text is damaged or of another version."""
+        try:
+            body = json.loads(text)
+            if body["version"] != VERSION:
+                raise ValueError(f"it has version {body['version']}, this code reads {VERSION}")
+            return cls(
+                {str(name): _read_service(entry) for name, entry in body["services"].items()},
+                {str(name): _read_load(entry) for name, entry in body["loads"].items()},
+                _read_plan(body["plan"]) if "plan" in body else None,
+                ReplicaHistory.from_json(json.dumps(body["history"])),
+            )
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise ValueError(f"the joint controller's state cannot be read: {error}") from error
+
+
+def _service_body(memory: ServiceMemory) -> list[Any]:
+    numbers = (memory.rate_rps, memory.next_rps, memory.input_tokens, memory.output_tokens)
+    return [*numbers, memory.debt.queue, memory.debt.satisfied, memory.debt.total]
+
+
+def _read_service(entry: list[Any]) -> ServiceMemory:
+    rate, following, inputs, outputs = (None if number is None else float(number) for number in entry[:4])
+    return ServiceMemory(rate, following, inputs, outputs, Debt(float(entry[4]), float(entry[5]), float(entry[6])))
+
+
+def _load_body(memory: LoadMemory) -> dict[str, Any]:
+    return {
+        "level": memory.level,
+        "next": memory.next_level,
+        "loads": [_short(load) for load in memory.loads],
+        "levels": [_short(level) for level in memory.levels],
+        "expected": [_short(level) for level in memory.expected],
+        "errors": _histogram_body(memory.errors),
+        "nextErrors": _histogram_body(memory.next_errors),
+    }
+
+
+def _read_load(body: dict[str, Any]) -> LoadMemory:
+    return LoadMemory(
+        None if body["level"] is None else float(body["level"]),
+        None if body["next"] is None else float(body["next"]),
+        tuple(map(float, body["loads"])),
+        tuple(map(float, body["levels"])),
+        tuple(map(float, body["expected"])),
+        _read_histogram(body["errors"]),
+        _read_histogram(body["nextErrors"]),
+    )
+
+
+def _histogram_body(histogram: ErrorHistogram) -> dict[str, Any]:
+    """Return the filled bins alone."""
+    bins = {str(place): count for place, count in enumerate(histogram.counts) if count > 0.0}
+    return {"samples": histogram.samples, "size": len(histogram.counts), "bins": bins}
+
+
+def _read_histogram(body: dict[str, Any]) -> ErrorHistogram:
+    counts = [0.0] * int(body["size"])
+    for place, count in body["bins"].items():
+        counts[int(place)] = float(count)
+    return ErrorHistogram(tuple(counts), int(body["samples"]))
+
+
+def _read_plan(body: dict[str, Any]) -> KeptPlan:
+    return KeptPlan(
+        float(body["at"]),
+        {str(name): int(number) for name, number in body["replicas"].items()},
+        {str(name): float(rate) for name, rate in body["highRps"].items()},
+        {str(name): float(load) for name, load in body["highLoad"].items()},
+        None if body["watts"] is None else float(body["watts"]),
+        str(body["binding"]),
+    )
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.6g}")

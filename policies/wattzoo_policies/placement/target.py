@@ -1,0 +1,76 @@
+"""What accuracy to aim at now, so that the promise holds over all requests: a debt, spread over some requests.
+
+The debt is a virtual queue, Q <- max(floor, Q + alpha - s): negative is credit. Its floor lets a surplus be given back,
+but only so much of it that no hour ends far below alpha; what is beyond that is forgotten. Since Q is never less than
+the ledger's alpha * N - satisfied, keeping Q at minus the wished credit keeps the promise. The target is
+alpha + margin + (Q + credit) / requests of the repayment time, between the least member's and the best reachable.
+
+The credit covers the chance of an hour's outcomes, at most `CREDIT`: small services need less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wattzoo_policies.placement.signals import FleetService
+
+CREDIT = 150.0
+CREDIT_DEVIATIONS = 2.0
+CREDIT_SECONDS = 3600.0
+LEAST_REQUESTS = 200.0
+"""Requests over which debt is repaid at least, however rare they are: outcomes of fewer say little."""
+GIVE_BACK = 0.002
+"""Share of an hour's requests that a surplus may give back."""
+REACH = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """The queue of one service, and the ledger's counts up to which it has been brought."""
+
+    queue: float = 0.0
+    satisfied: float = 0.0
+    total: float = 0.0
+
+
+def observe_debt(debt: Debt, service: FleetService, rate_rps: float) -> Debt:
+    """Return the queue after the outcomes since the last look; a ledger that starts anew starts the queue anew."""
+    new = service.total - debt.total
+    if new < 0.0 or service.satisfied < debt.satisfied:
+        return Debt(0.0, service.satisfied, service.total)
+    owed = service.alpha * new - (service.satisfied - debt.satisfied)
+    floor = -estimate_credit(rate_rps) - GIVE_BACK * CREDIT_SECONDS * rate_rps
+    return Debt(max(floor, debt.queue + owed), service.satisfied, service.total)
+
+
+def estimate_credit(rate_rps: float) -> float:
+    """Return the credit to aim at: two standard deviations of an hour's outcomes, at most `CREDIT`."""
+    return min(CREDIT, CREDIT_DEVIATIONS * math.sqrt(0.25 * max(0.0, rate_rps) * CREDIT_SECONDS))
+
+
+def decide_target(
+    alpha: float,
+    debt: Debt,
+    rate_rps: float,
+    accuracies: Mapping[str, float],
+    *,
+    margin: float,
+    repay_seconds: float,
+) -> float:
+    """Return the accuracy to aim at; accuracies: of the members that can serve (at least one)."""
+    best, least = max(accuracies.values()), min(accuracies.values())
+    requests = max(LEAST_REQUESTS, rate_rps * repay_seconds)
+    wished = alpha + margin + (debt.queue + estimate_credit(rate_rps)) / requests
+    return min(max(wished, least), best - REACH)
+
+
+def known_accuracies(service: FleetService) -> dict[str, float]:
+    """Return accuracies by member; one of which nothing is known counts as the least known one.
+
+    With nothing known at all every member counts as reaching alpha: then energy alone decides until outcomes come.
+    """
+    known = {name: value for name, value in service.accuracies.items() if value is not None}
+    floor = min(known.values(), default=service.alpha + REACH)
+    return {name: known.get(name, floor) for name in service.members}
