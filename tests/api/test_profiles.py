@@ -13,6 +13,12 @@ from wattzoo.api.parse import parse
 from wattzoo_policies.capacity.fit import ProfilePoint, ReplicaFacts, fit_replica_model
 from wattzoo_policies.capacity.interpolation import ProfileCurves
 from wattzoo_policies.capacity.model import RequestShape
+from wattzoo_policies.techniques.deployment_search import (
+    Machine,
+    Objective,
+    find_deployment,
+    make_candidate,
+)
 
 SHIPPED = {path.name: path for path in sorted((ROOT / "examples" / "profiles").glob("*.yaml"))}
 LICENCES = ("Apache-2.0", "MIT", "own measurement")
@@ -66,3 +72,16 @@ def test_a_profile_says_where_it_is_from_and_can_be_used(path: Path) -> None:
     fits = min(last.running_requests, curves.largest_batch(shape))
     seen = curves.estimate_at_batch(fits, shape)
     assert facts.idle_watts < seen.power_watts.value <= curves.max_watts
+
+
+def test_the_search_takes_shipped_profiles_as_candidates() -> None:
+    """Qwen3 235B in FP8 on a node of 8 H100: two instances give more tokens, one of all eight more per joule."""
+    candidates = []
+    for count in (4, 8):
+        points, facts = fit_inputs(read(SHIPPED[f"qwen3-235b-a22b-fp8-h100x{count}-mlenergy.yaml"]))
+        candidates.append(make_candidate(f"h100x{count}", "h100", count, points, facts))
+    node = Machine("h100", "h100", 8, 80e9)
+    found = {o: find_deployment([node], candidates, RequestShape(512.0, 128.0), o).proposals[0] for o in Objective}
+    assert found[Objective.THROUGHPUT].choice.instances == 2
+    assert found[Objective.TOKENS_PER_JOULE].choice.tensor_parallel == 8
+    assert "(largest measured batch)" in found[Objective.THROUGHPUT].reason

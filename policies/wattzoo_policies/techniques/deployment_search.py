@@ -28,6 +28,9 @@ RESERVE_BYTES = 1.5e9
 """Per accelerator, for activations and the engine itself."""
 
 
+KV_CACHE, BATCH_LIMIT, MEASURED_RANGE = "KV cache", "batch limit", "largest measured batch"
+
+
 class Objective(StrEnum):
     """What the search maximises."""
 
@@ -38,8 +41,8 @@ class Objective(StrEnum):
 class InstanceSpeed(Protocol):
     """What an instance does with a batch that is always full."""
 
-    def largest_batch(self, shape: RequestShape) -> float:
-        """Return the largest batch that the source of the figures allows."""
+    def largest_batch(self, shape: RequestShape) -> tuple[float, str]:
+        """Return the largest batch that the source of the figures allows, and what bounds it."""
         ...
 
     def estimate(self, batch: float, shape: RequestShape) -> tuple[float, float]:
@@ -55,9 +58,9 @@ class CoefficientSpeed:
     mean_watts: float
     max_sequences: int = 256
 
-    def largest_batch(self, shape: RequestShape) -> float:  # noqa: ARG002 - they know no cache
+    def largest_batch(self, shape: RequestShape) -> tuple[float, str]:  # noqa: ARG002 - they know no cache
         """Return the batch limit."""
-        return float(self.max_sequences)
+        return float(self.max_sequences), BATCH_LIMIT
 
     def estimate(self, batch: float, shape: RequestShape) -> tuple[float, float]:
         """Return tokens per second of whole batches, and the mean power."""
@@ -70,9 +73,12 @@ class ProfileSpeed:
 
     curves: ProfileCurves
 
-    def largest_batch(self, shape: RequestShape) -> float:
+    def largest_batch(self, shape: RequestShape) -> tuple[float, str]:
         """Return the largest batch that was measured and that the profile's own KV cache and batch limit allow."""
-        return self.curves.largest_batch(shape)
+        batch = self.curves.largest_batch(shape)
+        if batch == float(self.curves.batches[-1]):
+            return batch, MEASURED_RANGE
+        return batch, BATCH_LIMIT if batch == float(self.curves.facts.max_sequences) else KV_CACHE
 
     def estimate(self, batch: float, shape: RequestShape) -> tuple[float, float]:
         """Return tokens per second and watts; a batch below the measured ones follows the outer segment."""
@@ -118,13 +124,17 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A candidate on a machine: its instances there, all its machines together, and what they do."""
+    """A candidate on a machine: its instances there, all its machines together, and what they do.
+
+    bound: what keeps the batch from being larger; a candidate bound by what was measured may be better than it looks.
+    """
 
     machine: str
     candidate: str
     tensor_parallel: int
     instances: int
     batch: float
+    bound: str
     tokens_per_second: float
     watts: float
 
@@ -217,7 +227,8 @@ def evaluate_candidate(machine: Machine, candidate: Candidate, shape: RequestSha
     if per_machine < 1:
         reason = f"needs {degree} accelerators on one machine, which has {machine.accelerators}"
         return Rejection(machine.name, candidate.name, reason)
-    batch = math.floor(candidate.speed.largest_batch(shape) + 1e-9)
+    most, bound = candidate.speed.largest_batch(shape)
+    batch = math.floor(most + 1e-9)
     if candidate.memory is not None:
         memory = machine.memory_bytes_per_accelerator * MEMORY_USED_SHARE - RESERVE_BYTES
         budget = degree * memory - candidate.memory.weight_bytes
@@ -225,12 +236,13 @@ def evaluate_candidate(machine: Machine, candidate: Candidate, shape: RequestSha
             weights = f"the weights take {candidate.memory.weight_bytes / 1e9:.1f} GB"
             return Rejection(machine.name, candidate.name, f"{weights}, {-budget / 1e9:.1f} GB more than there are")
         needed = (shape.input_tokens + shape.output_tokens) * candidate.memory.kv_bytes_per_token
-        batch = min(batch, math.floor(budget / needed))
+        if budget / needed < batch:
+            batch, bound = math.floor(budget / needed), KV_CACHE
     if batch < 1:
         return Rejection(machine.name, candidate.name, "the KV cache holds no request of this shape")
     tokens, watts = candidate.speed.estimate(batch, shape)
     instances = per_machine * machine.count
-    return Choice(machine.name, candidate.name, degree, instances, batch, instances * tokens, instances * watts)
+    return Choice(machine.name, candidate.name, degree, instances, batch, bound, instances * tokens, instances * watts)
 
 
 def _gain(choice: Choice, price: float) -> float:
@@ -251,17 +263,18 @@ def _find_price(options: Sequence[Sequence[Choice]]) -> float:
 
 def _explain(ranked: Sequence[Choice], objective: Objective, price: float) -> str:
     best = ranked[0]
-    text = f"{best.instances} x TP{best.tensor_parallel}, batch {best.batch:g}: {best.tokens_per_second:.0f} tokens/s, "
-    text += f"{best.watts:.0f} W, {best.tokens_per_joule:.2f} tokens/J"
+    text = f"{best.instances} x {_describe(best)}, {best.watts:.0f} W"
     if len(ranked) == 1:
         return f"{text}; the only candidate that fits"
-    other = ranked[1]
-    versus = (
-        f"TP{other.tensor_parallel} gives {other.tokens_per_second:.0f} tokens/s, {other.tokens_per_joule:.2f} tokens/J"
-    )
-    if objective is Objective.THROUGHPUT or best.tokens_per_joule >= other.tokens_per_joule:
-        return f"{text}; {versus}"
-    return f"{text}; {versus}, which lowers the cluster's {price:.2f} tokens/J"
+    text = f"{text}; instead of {ranked[1].instances} x {_describe(ranked[1])}"
+    if objective is Objective.THROUGHPUT or best.tokens_per_joule >= ranked[1].tokens_per_joule:
+        return text
+    return f"{text}, which lowers the cluster's {price:.2f} tokens/J"
+
+
+def _describe(choice: Choice) -> str:
+    speed = f"{choice.tokens_per_second:.0f} tokens/s, {choice.tokens_per_joule:.2f} tokens/J"
+    return f"TP{choice.tensor_parallel}, batch {choice.batch:g} ({choice.bound}): {speed}"
 
 
 def _check(machines: Sequence[Machine], candidates: Sequence[Candidate]) -> None:

@@ -54,7 +54,10 @@ def test_one_machine_by_hand() -> None:
     assert (proposal.choice.tensor_parallel, proposal.choice.instances) == (4, 2)
     assert proposal.runner_up is not None
     assert proposal.runner_up.tensor_parallel == 8
-    assert "TP8 gives 128000 tokens/s" in proposal.reason
+    assert proposal.reason == (
+        "2 x TP4, batch 182 (KV cache): 145600 tokens/s, 36.40 tokens/J, 4000 W; "
+        "instead of 1 x TP8, batch 256 (batch limit): 128000 tokens/s, 33.68 tokens/J"
+    )
     # 36.4 tokens/J with TP4 (145,600 over 4,000 W), 33.7 with TP8, 10.3 with TP2.
     frugal = find_deployment([machine()], candidates, SHAPE, Objective.TOKENS_PER_JOULE)
     assert frugal.proposals[0].choice.tokens_per_joule == pytest.approx(145_600 / 4000)
@@ -158,7 +161,7 @@ def test_candidates_from_profiles() -> None:
     choice = evaluate_candidate(machine(8), profiled, SHAPE)
     assert isinstance(choice, Choice)
     # 40 sequences of 1,000: a step of 20 ms. A request takes .09 s of prefill and 100 * 20 ms / 40 of decode.
-    assert choice.batch == 40
+    assert (choice.batch, choice.bound) == (40, "KV cache")
     assert choice.tokens_per_second == pytest.approx(8 * 1000 / (0.09 + 0.05))
     decode_watts = 400 + 300 * math.log(40 / 16) / math.log(4)
     assert choice.watts == pytest.approx(8 * (0.09 * 700 + 0.05 * decode_watts) / 0.14)
