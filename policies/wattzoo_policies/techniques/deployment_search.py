@@ -113,12 +113,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`count` alike machines (the nodes of a pool), each with that many accelerators of one type."""
+    """`count` alike machines (the nodes of a pool), each with that many accelerators of one type.
+
+    memory_bytes_per_accelerator `None`: not known; then the KV cache that profiles state is all that counts.
+    """
 
     name: str
     accelerator: str
     accelerators: int
-    memory_bytes_per_accelerator: float
+    memory_bytes_per_accelerator: float | None = None
     count: int = 1
 
 
@@ -229,7 +232,7 @@ def evaluate_candidate(machine: Machine, candidate: Candidate, shape: RequestSha
         return Rejection(machine.name, candidate.name, reason)
     most, bound = candidate.speed.largest_batch(shape)
     batch = math.floor(most + 1e-9)
-    if candidate.memory is not None:
+    if candidate.memory is not None and machine.memory_bytes_per_accelerator is not None:
         memory = machine.memory_bytes_per_accelerator * MEMORY_USED_SHARE - RESERVE_BYTES
         budget = degree * memory - candidate.memory.weight_bytes
         if budget <= 0.0:
@@ -280,8 +283,10 @@ def _describe(choice: Choice) -> str:
 def _check(machines: Sequence[Machine], candidates: Sequence[Candidate]) -> None:
     for machine in machines:
         sizes = [("accelerators", machine.accelerators), ("count", machine.count)]
-        memory = ("memory_bytes_per_accelerator", machine.memory_bytes_per_accelerator)
-        _check_positive(f"machine {machine.name}", [*sizes, memory])
+        _check_positive(f"machine {machine.name}", sizes)
+        if machine.memory_bytes_per_accelerator is not None:
+            memory = ("memory_bytes_per_accelerator", machine.memory_bytes_per_accelerator)
+            _check_positive(f"machine {machine.name}", [memory])
     for candidate in candidates:
         subject = f"candidate {candidate.name}"
         _check_positive(subject, [("tensor_parallel", candidate.tensor_parallel)])

@@ -162,6 +162,9 @@ def test_candidates_from_profiles() -> None:
     assert isinstance(choice, Choice)
     # 40 sequences of 1,000: a step of 20 ms. A request takes .09 s of prefill and 100 * 20 ms / 40 of decode.
     assert (choice.batch, choice.bound) == (40, "KV cache")
+    assert choice == evaluate_candidate(
+        Machine("m", "h100", 8), profiled, SHAPE
+    )  # no memory known: the profile's cache
     assert choice.tokens_per_second == pytest.approx(8 * 1000 / (0.09 + 0.05))
     decode_watts = 400 + 300 * math.log(40 / 16) / math.log(4)
     assert choice.watts == pytest.approx(8 * (0.09 * 700 + 0.05 * decode_watts) / 0.14)
