@@ -60,7 +60,8 @@ def with_variant_change(law: ReplicaLaw) -> ReplicaLaw:
     Up first if cap and free accelerators allow. Else down first, by as many replicas as the waiting ones need, if the
     rest carries the demand of every service and of the whole (satisfaction may give way for the time of a start,
     latency may not). Else hold. One exception: when all that is ready does not carry the demand as it is, holding would
-    keep that so for ever; then what is to come may replace what is there, one replica's accelerators at a time.
+    keep that so for ever; then what is to come may replace what is there, one replica's accelerators at a time, and
+    what a window of wishes still holds does not stand in its way.
     """
 
     def changed(history: ReplicaHistory, request: ReplicaRequest) -> tuple[ReplicaHistory, ReplicaPlan]:
@@ -70,16 +71,20 @@ def with_variant_change(law: ReplicaLaw) -> ReplicaLaw:
         loose = _keep_ready(request, wished, _groups(request, by_member=False))
         released: dict[str, int] = {}
         contested = contested_pools(request, plan)
+        aim = {v.variant: _aim(v, e) for v, e in _pairs(request, plan)}
+        is_stuck = _is_overloaded(request) and _carries_more(request, aim)
         for pool in sorted(contested):
-            released |= _release(request, pool, wished, strict, loose)
+            released |= _release(
+                request, pool, aim if is_stuck else wished, strict, aim if is_stuck else loose, is_stuck
+            )
         decided = []
         for variant, entry in _pairs(request, plan):
             number = released.get(variant.variant, strict[variant.variant])
-            held = _held(variant, entry, number, blocked=variant.accelerator_pool in contested)
             if number < strict[variant.variant]:
-                message = f"{held.message}; down first, others wait for its accelerators"
-                held = replace(held, reason="DownFirst", message=message)
-            decided.append(held)
+                message = f"{entry.message}; {number} for now, others wait for its accelerators"
+                decided.append(replace(entry, replicas=number, reason="DownFirst", message=message))
+            else:
+                decided.append(_held(variant, entry, number, blocked=variant.accelerator_pool in contested))
         return after, ReplicaPlan(tuple(decided))
 
     return changed
@@ -158,18 +163,21 @@ def _release(
     pool: str,
     wished: Mapping[str, int],
     strict: Mapping[str, int],
-    loose: Mapping[str, int],
+    allowed: Mapping[str, int],
+    is_stuck: bool,
 ) -> dict[str, int]:
-    """Return replicas of the variants of a contested pool that go down first."""
+    """Return replicas of the variants of a contested pool that go down first, none below what is allowed.
+
+    A fleet that is stuck in overload changes one replica's accelerators at a time: none while another change is on.
+    """
     inside = [v for v in request.variants if v.accelerator_pool == pool]
     rising = [v for v in inside if wished[v.variant] > v.current_replicas]
     falling = [v for v in inside if wished[v.variant] < v.current_replicas]
-    allowed = loose
     missing = sum((wished[v.variant] - v.current_replicas) * v.accelerators_per_replica for v in rising)
-    if _is_overloaded(request) and _carries_more(request, wished):
+    if is_stuck:
         if any(v.terminating_replicas or v.current_replicas > v.ready_replicas for v in inside):
             return {}
-        allowed, missing = wished, min(v.accelerators_per_replica for v in rising)
+        missing = min(v.accelerators_per_replica for v in rising)
     missing -= max(0, free_accelerators(request, pool) or 0)
     missing -= sum(v.terminating_replicas * v.accelerators_per_replica for v in inside)
     missing -= sum((v.current_replicas - strict[v.variant]) * v.accelerators_per_replica for v in falling)
@@ -181,6 +189,13 @@ def _release(
             released[variant.variant] = strict[variant.variant] - fewer
             missing -= fewer * variant.accelerators_per_replica
     return released
+
+
+def _aim(variant: VariantDemand, entry: VariantReplicas) -> int:
+    """Return what the law itself wished for within declared bounds, before anything held it."""
+    if entry.wished is None or entry.replicas > variant.current_replicas:
+        return entry.replicas
+    return min(entry.replicas, max(variant.min_replicas, entry.wished))
 
 
 def _is_overloaded(request: ReplicaRequest) -> bool:

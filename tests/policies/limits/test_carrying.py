@@ -160,7 +160,12 @@ def test_a_cap_wins_over_declared_minimum_replicas() -> None:
     assert decide(law, wanted, caps={"h100": 0})["new"].replicas == 1
 
 
-def test_an_overloaded_fleet_at_its_cap_changes_one_replica_at_a_time() -> None:
+@pytest.mark.parametrize(
+    "with_limits", [lambda law: with_accelerator_cap(with_variant_change(law)), lambda law: with_all_limits(law, 300.0)]
+)
+def test_an_overloaded_fleet_at_its_cap_changes_one_replica_at_a_time(
+    with_limits: Callable[[ReplicaLaw], ReplicaLaw],
+) -> None:
     """One accelerator each: 4 old carry 4 requests/s, 4 new would carry 40. Holding would overload it for ever."""
     slow = replace(OLD, capacity_rps=1.0)
     plans = [{"old": 0, "new": 4}] * 16
@@ -168,13 +173,14 @@ def test_an_overloaded_fleet_at_its_cap_changes_one_replica_at_a_time() -> None:
     actor = Actor((slow, NEW), pods)
     moments = play(
         actor,
-        lambda plan: with_accelerator_cap(with_variant_change(make_plan_law(plan))),
+        lambda plan: with_limits(make_plan_law(plan)),
         plans,
         {"old": 0.0, "new": 40.0},
         {"h100": 4},
     )
     assert all(moment.held["h100"] <= 4 for moment in moments)
     assert min(moment.ready_rps for moment in moments) == 3.0  # one of the slow ones away, never more
+    assert moments[0].replicas == {"old": 3, "new": 0}  # at once, whatever the window of wishes still holds
     assert moments[-1].replicas == {"old": 0, "new": 4}
 
 
