@@ -14,7 +14,7 @@ import typer
 
 from wattzoo import __version__
 from wattzoo.api.crd import render_crds
-from wattzoo.cli import plan_command, simulate_control
+from wattzoo.cli import plan_command, simulate_fleet
 from wattzoo.logs import set_logging
 from wattzoo.process import run_operator
 from wattzoo.settings import (
@@ -29,7 +29,7 @@ from wattzoo.settings import (
 EXIT_USAGE = 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve LLM requests with the fewest joules.")
-app.add_typer(simulate_control.app, name="simulate")
+app.add_typer(simulate_fleet.app, name="simulate")
 app.command("plan")(plan_command.plan)
 
 

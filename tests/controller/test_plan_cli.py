@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.controller.zoo_files import write_outcomes, write_zoo
+from tests.controller.zoo_files import profile, variant, write_outcomes, write_zoo
 from wattzoo.__main__ import app
 from wattzoo.cli.fleet_model import make_fleet
 from wattzoo.cli.manifest_files import read_manifests
@@ -113,3 +113,16 @@ def test_wrong_files_are_told_in_one_line(tmp_path: Path) -> None:
     code, text = invoke("-f", unknown, "--load", "chat=8")
     assert code == 2
     assert "LLMService/demo/chat: spec.members: without --outcomes accuracyPriorPerMille of member small" in text
+
+
+def test_degrees_are_proposed_among_the_profiles(tmp_path: Path) -> None:
+    def change(objects: list[dict[str, Any]]) -> None:
+        slow = profile("large-h100x8", 12_000, 120, (928, 3200, 5200))  # twice the watts for 1.3 times the speed
+        objects.insert(4, slow)
+        objects[5]["spec"]["members"][1]["variants"].append(variant("h100x8", "h100", "large-h100x8", 8))
+
+    body = planned(tmp_path, write_zoo(tmp_path / "zoo.yaml", change), "--load", "chat=8", "--propose-variants")
+    chosen = {(row["member"], row["objective"]): row for row in body["proposals"]}
+    assert chosen["large", "TokensPerJoule"]["variant"] == "large/h100"
+    assert chosen["large", "TokensPerJoule"]["instances"] == 8  # 4 nodes of 8, 4 accelerators each
+    assert chosen["small", "Throughput"]["tensor_parallel"] == 1

@@ -81,6 +81,16 @@ def shape_of(fleet: Fleet, loads: Mapping[str, Load], service: str) -> RequestSh
     return fleet.shapes[service] if load is None or load.shape is None else load.shape
 
 
+def mean_shape(fleet: Fleet, loads: Mapping[str, Load]) -> RequestShape:
+    """Return the mean request over all services."""
+    shapes = {name: shape_of(fleet, loads, name) for name in loads}
+    total = sum(load.rate_rps for load in loads.values())
+    return RequestShape(
+        sum(load.rate_rps * shapes[name].input_tokens for name, load in loads.items()) / total,
+        sum(load.rate_rps * shapes[name].output_tokens for name, load in loads.items()) / total,
+    )
+
+
 def describe_plan(fleet: Fleet, loads: Mapping[str, Load], plan: Plan) -> tuple[VariantPlan, ...]:
     """Return the plan variant by variant, with watts by the replica's own law instead of the planner's line.
 

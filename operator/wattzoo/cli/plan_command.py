@@ -14,7 +14,17 @@ from rich.table import Table
 
 from wattzoo.cli.fleet_accuracy import read_service_accuracies
 from wattzoo.cli.fleet_model import DEFAULT_ACCELERATORS_PER_NODE, Fleet, check_promises, make_fleet
-from wattzoo.cli.fleet_plan import Load, LoadError, VariantPlan, describe_plan, make_problem, parse_loads, shape_of
+from wattzoo.cli.fleet_plan import (
+    Load,
+    LoadError,
+    VariantPlan,
+    describe_plan,
+    make_problem,
+    mean_shape,
+    parse_loads,
+    shape_of,
+)
+from wattzoo.cli.fleet_variants import MemberProposal, propose_variants
 from wattzoo.cli.manifest_files import ManifestError, read_manifests
 from wattzoo.cli.outcome_files import FileError
 from wattzoo.cli.simulate_control import EXIT_USAGE, read_commit
@@ -35,6 +45,9 @@ OutcomesOption = Annotated[
     Path | None, typer.Option(help="Outcomes as for `simulate`; without them accuracyPriorPerMille of the LLMServices.")
 ]
 ZooOption = Annotated[str | None, typer.Option(help="Zoo of the outcomes file, where it holds several.")]
+ProposeOption = Annotated[
+    bool, typer.Option("--propose-variants", help="Also say which tensor-parallel degree each pool should run.")
+]
 NamespaceOption = Annotated[
     str | None, typer.Option("-n", "--namespace", help="Of objects that name none (default: the one the others name).")
 ]
@@ -51,6 +64,7 @@ def plan(
     load: LoadOption,
     outcomes: OutcomesOption = None,
     zoo: ZooOption = None,
+    propose: ProposeOption = False,
     namespace: NamespaceOption = None,
     accelerators_per_node: PerNodeOption = DEFAULT_ACCELERATORS_PER_NODE,
     gap: GapOption = 0.01,
@@ -58,28 +72,44 @@ def plan(
 ) -> None:
     """Print the plan of fewest watts for a load, and why: what binds, the runner-up, what more would be worth."""
     try:
-        fleet = make_fleet(read_manifests(manifests, namespace), accelerators_per_node)
+        found = read_manifests(manifests, namespace)
+        fleet = make_fleet(found, accelerators_per_node)
         loads = parse_loads(load, [service.name for service in fleet.services])
         accuracies = read_service_accuracies(fleet, outcomes, zoo)
         check_promises(fleet, accuracies, {name: shape_of(fleet, loads, name) for name in loads})
         problem = make_problem(fleet, loads, accuracies)
         answer = solve_plan(problem, time_limit_seconds=TIME_LIMIT_SECONDS, gap=gap, explain=True)
-        _show(fleet, loads, answer, json_file, inputs={"manifests": [str(path) for path in manifests], "load": load})
+        proposals = propose_variants(found, fleet, mean_shape(fleet, loads)) if propose else ()
+        _show(
+            fleet,
+            loads,
+            answer,
+            proposals,
+            json_file,
+            inputs={"manifests": [str(path) for path in manifests], "load": load},
+        )
     except (ManifestError, InvalidSpec, FileError, LoadError) as error:
         sys.stderr.write(f"wattzoo: {error}\n")
         raise typer.Exit(EXIT_USAGE) from error
 
 
-def _show(fleet: Fleet, loads: dict[str, Load], answer: Plan, json_file: Path | None, inputs: dict[str, Any]) -> None:
+def _show(
+    fleet: Fleet,
+    loads: dict[str, Load],
+    answer: Plan,
+    proposals: Sequence[MemberProposal],
+    json_file: Path | None,
+    inputs: dict[str, Any],
+) -> None:
     rows = describe_plan(fleet, loads, answer)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(render_table(rows, answer))
-    for line in render_reasons(answer):
+    for line in (*render_reasons(answer), *render_proposals(proposals)):
         console.print(line, soft_wrap=True, highlight=False)
     for note in fleet.notes:
         sys.stderr.write(f"wattzoo: {note}\n")
     if json_file is not None:
-        body = render_json(rows, answer) | {"inputs": inputs, "commit": read_commit()}
+        body = render_json(rows, answer, proposals) | {"inputs": inputs, "commit": read_commit()}
         try:
             json_file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
@@ -125,7 +155,21 @@ def render_reasons(answer: Plan) -> list[str]:
     return lines
 
 
-def render_json(rows: Sequence[VariantPlan], answer: Plan) -> dict[str, Any]:
+def render_proposals(proposals: Sequence[MemberProposal]) -> list[str]:
+    """Return one line per member, objective and pool, and one per candidate that cannot run."""
+    lines = []
+    for one in proposals:
+        lines.append(f"best degrees of {one.member} by {one.deployment.objective}:")
+        lines += [
+            f"  {part.choice.machine}: {part.choice.candidate}, {part.reason}" for part in one.deployment.proposals
+        ]
+        lines += [
+            f"  {out.machine}: not {out.candidate or one.member}, {out.reason}" for out in one.deployment.rejected
+        ]
+    return lines
+
+
+def render_json(rows: Sequence[VariantPlan], answer: Plan, proposals: Sequence[MemberProposal] = ()) -> dict[str, Any]:
     """Return the body of `--json`; watts by the replica's own law, objective as the planner minimised it."""
     return {
         "variants": [
@@ -153,4 +197,19 @@ def render_json(rows: Sequence[VariantPlan], answer: Plan) -> dict[str, Any]:
         "price_joules_per_satisfied": dict(answer.price_joules_per_satisfied),
         "short_requests_per_second": dict(answer.short_rps),
         "accuracy_missing": dict(answer.accuracy_missing),
+        "proposals": [
+            {
+                "member": one.member,
+                "objective": str(one.deployment.objective),
+                "pool": part.choice.machine,
+                "variant": part.choice.candidate,
+                "tensor_parallel": part.choice.tensor_parallel,
+                "instances": part.choice.instances,
+                "tokens_per_second": part.choice.tokens_per_second,
+                "tokens_per_joule": part.choice.tokens_per_joule,
+                "reason": part.reason,
+            }
+            for one in proposals
+            for part in one.deployment.proposals
+        ],
     }

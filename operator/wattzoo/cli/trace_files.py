@@ -31,7 +31,7 @@ Block = tuple[NDArray[np.float64], NDArray[np.str_] | None]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Requests in order of time, from 0; `service` counts in `services`."""
+    """Requests in order of time, from 0; `service` counts in `services`. Every answer has a token at least."""
 
     at_seconds: NDArray[np.float64]
     input_tokens: NDArray[np.float64]
@@ -73,7 +73,7 @@ def read_trace(path: Path, services: Mapping[str, str], all_to: str | None = Non
         raise FileError(path, None, "the trace is empty: at least one request is needed")
     table, code = np.concatenate(numbers), np.concatenate(codes)
     _check_values(path, table)
-    return Trace(table[:, 0] - table[0, 0], table[:, 1], table[:, 2], code, targets)
+    return Trace(table[:, 0] - table[0, 0], table[:, 1], np.maximum(1.0, table[:, 2]), code, targets)
 
 
 def _service_codes(
