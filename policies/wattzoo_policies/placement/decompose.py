@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, IntArray
 from wattzoo_policies.placement.milp import Program, Relaxation
@@ -71,6 +72,9 @@ def choose_candidates(
 ) -> IntArray:
     """Return the support of the relaxation, the variants with a minimum, and the `most` others of least excess cost.
 
+    A relaxation buys fractions and does not see that one small replica is enough, so those variants join that whole
+    replicas make cheapest for their accuracy, for each service and for all together.
+
     The excess is the long-run cost of a service's whole rate on the variant (active replicas and the pool's price
     of accelerators) minus the price that the relaxation puts on its accuracy, above the best variant's, relative.
     """
@@ -81,20 +85,60 @@ def choose_candidates(
         label_row = _first_replica_row(program) + place
         scarcity += row.coefficients * relaxed.upper_duals[label_row]
     excess = np.full(count, np.inf)
+    standing = fleet.replica_cost + np.where(fleet.current == 0, fleet.start_cost, 0.0)
     prices = accuracy_prices(program, relaxed, "accuracy expected")
     for demand in demands:
         if demand.variants.size == 0:
             continue
         own = demand.variants
-        cost = (fleet.replica_cost[own] + scarcity[own]) * demand.high_load + fleet.weight[own] * demand.watts
+        cost = (standing[own] + scarcity[own]) * demand.high_load + fleet.weight[own] * demand.watts
         for row, price in zip(demand.accuracy_rows, prices.get(demand.name, ()), strict=False):
             cost = cost - price * row
         spread = cost - float(np.min(cost))
         scale = max(1e-12, abs(float(np.min(cost))))
         np.minimum.at(excess, own, spread / scale)
-    used = (replicas > 1e-6) | (fleet.lower > 0) | ((fleet.current > 0) & np.isfinite(excess))
+    front = _whole_fronts(fleet, demands, standing)
+    used = front | (replicas > 1e-6) | (fleet.lower > 0) | ((fleet.current > 0) & np.isfinite(excess))
     others = [int(v) for v in np.argsort(excess, kind="stable") if not used[v] and np.isfinite(excess[v])]
     return np.array(sorted([*map(int, np.flatnonzero(used)), *others[:most]]), dtype=np.int64)
+
+
+def _whole_fronts(fleet: Fleet, demands: Sequence[Demand], standing: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return which variants lie on the lower hull of cost over accuracy, counted in whole replicas."""
+    chosen = np.zeros(len(fleet.variants), dtype=np.bool_)
+    total = np.zeros(len(fleet.variants))
+    for demand in demands:
+        np.add.at(total, demand.variants, demand.high_load)
+    for demand in demands:
+        own = demand.variants
+        if own.size == 0:
+            continue
+        accuracy = demand.accuracy_rows.sum(axis=0) if demand.accuracy_rows.size else np.zeros(own.size)
+        flows = fleet.weight[own] * demand.watts
+        share = demand.high_load / np.maximum(total[own], 1e-12)
+        for replicas, part in ((np.ceil(demand.high_load - 1e-9), 1.0), (np.ceil(total[own] - 1e-9), share)):
+            chosen[own[_lower_hull(accuracy, standing[own] * replicas * part + flows)]] = True
+    return chosen
+
+
+def _lower_hull(accuracy: FloatArray, cost: FloatArray) -> list[int]:
+    """Return the points that some price of accuracy makes the best (from the cheapest to the most accurate)."""
+    hull: list[int] = []
+    for point in np.lexsort((cost, -accuracy)):
+        while hull and cost[hull[-1]] >= cost[point] and accuracy[hull[-1]] <= accuracy[point]:
+            hull.pop()
+        if hull and cost[point] >= cost[hull[-1]]:
+            continue
+        while len(hull) >= 2 and _turns(accuracy[hull[-2:]], cost[hull[-2:]], accuracy[point], cost[point]):
+            hull.pop()
+        hull.append(int(point))
+    return hull
+
+
+def _turns(accuracy: FloatArray, cost: FloatArray, least_accuracy: float, least_cost: float) -> bool:
+    """Return whether the middle point lies above the line from the first point to the last."""
+    first = (cost[0] - least_cost) * (accuracy[1] - least_accuracy)
+    return bool((cost[1] - least_cost) * (accuracy[0] - least_accuracy) >= first)
 
 
 def accuracy_prices(program: Program, relaxed: Relaxation, label: str) -> dict[str, FloatArray]:

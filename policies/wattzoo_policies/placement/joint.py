@@ -203,9 +203,10 @@ class JointController:
         observation, plan = view.observation, state.plan
         services = [service for group in view.groups for service in group.services]
         high = {service.name: view.loads[service.name].high_rps for service in services}
+        reserved = {name: rate * (1.0 + self.parameters.reserve_percent / 100.0) for name, rate in high.items()}
         request = ReplicaRequest(
             at_seconds=observation.at_seconds,
-            variants=tuple(_variant_demand(v, view, plan, high, self.parameters.eta) for v in observation.variants),
+            variants=tuple(_variant_demand(v, view, plan, reserved, self.parameters.eta) for v in observation.variants),
             max_accelerators={pool.name: pool.accelerators for pool in observation.pools},
             free_accelerators={pool.name: 0 for pool in observation.pools if pool.short},
             services=tuple(ServiceDemand(s.name, s.members, high[s.name]) for s in services),
@@ -285,7 +286,7 @@ def _plan_variant(variant: FleetVariant, knee: float | None, *, is_short: bool) 
 
 
 def _variant_demand(
-    variant: FleetVariant, view: _View, plan: KeptPlan | None, high: Mapping[str, float], eta: float
+    variant: FleetVariant, view: _View, plan: KeptPlan | None, reserved: Mapping[str, float], eta: float
 ) -> VariantDemand:
     """Return one variant as the limits take it: demand is what the plan gives it at high load."""
     users = [s for group in view.groups for s in group.services if variant.member in s.members]
@@ -308,7 +309,7 @@ def _variant_demand(
         terminating_replicas=variant.terminating,
         start_joules=variant.model.startup_joules,
         saved_watts=variant.model.idle_watts,
-        reachable_rps=sum(high[s.name] for s in users) if users else None,
+        reachable_rps=sum(reserved[s.name] for s in users) if users else None,
     )
 
 
