@@ -227,6 +227,13 @@ def test_files_that_are_no_manifests(tmp_path: Path) -> None:
         read_manifests([twice])
 
 
+def test_a_later_path_replaces_what_an_earlier_one_says(tmp_path: Path) -> None:
+    first = write_zoo(tmp_path / "zoo.yaml")
+    second = write_zoo(tmp_path / "more.yaml", objects=[accelerator_pool("a100", 3, "NVIDIA-A100-SXM4-80GB")])
+    assert make_fleet(read_manifests([first, second])).pools[0].accelerators == 3
+    assert make_fleet(read_manifests([second, first])).pools[0].accelerators == 8
+
+
 def test_a_routed_variant_is_left_out_with_a_note(tmp_path: Path) -> None:
     routed = {"name": "api", "profile": "small-a100", "serviceRef": {"name": "hosted", "port": 80}}
 

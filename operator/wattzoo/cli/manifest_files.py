@@ -53,19 +53,22 @@ class Manifests:
 def read_manifests(paths: Sequence[Path], namespace: str | None = None) -> Manifests:
     """Return the objects of these files and folders (not their subfolders; several documents in a file).
 
-    namespace: of objects that name none. Without it: the one namespace that the others name, else `default`.
+    As when they are applied in turn, an object of a later path replaces the same one of an earlier path. namespace: of
+    objects that name none; without it the one namespace that the others name, else `default`.
     Raises `ManifestError` for what is no manifest and `InvalidSpec` for an object that breaks a rule.
     """
-    documents = [document for path in paths for document in _documents(path)]
-    used = namespace or _only_namespace(documents)
+    documents = [(path, *document) for path in paths for document in _documents(path)]
+    used = namespace or _only_namespace([document for _, _, document in documents])
     parsed: dict[tuple[str, Ref], Any] = {}
     raw: dict[tuple[str, Ref], Manifest] = {}
     others: dict[str, int] = {}
-    for where, document in documents:
+    given: set[tuple[Path, str, Ref]] = set()
+    for path, where, document in documents:
         kind, obj = str(document["kind"]), _with_identity(document, used, where)
         ref = Ref(obj["metadata"].get("namespace", ""), str(obj["metadata"]["name"]))
-        if (kind, ref) in raw:
-            raise ManifestError(f"{where}: {kind} {ref} is there twice; each object may be given once")
+        if (path, kind, ref) in given:
+            raise ManifestError(f"{where}: {kind} {ref} is there twice in {path}")
+        given.add((path, kind, ref))
         raw[kind, ref] = obj
         if str(document["apiVersion"]).startswith(f"{GROUP}/") or kind in PARSERS:
             parsed[kind, ref] = parse(obj)
@@ -122,10 +125,10 @@ def _checked(document: Any, where: str) -> Manifest:
     return document
 
 
-def _only_namespace(documents: Sequence[tuple[str, Manifest]]) -> str:
+def _only_namespace(documents: Sequence[Manifest]) -> str:
     named = {
         document["metadata"].get("namespace")
-        for _, document in documents
+        for document in documents
         if str(document["apiVersion"]).startswith(f"{GROUP}/")
     } - {None, ""}
     return str(next(iter(named))) if len(named) == 1 else DEFAULT_NAMESPACE
