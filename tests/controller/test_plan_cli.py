@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,6 +17,9 @@ from wattzoo.__main__ import app
 from wattzoo.cli.fleet_model import make_fleet
 from wattzoo.cli.manifest_files import read_manifests
 from wattzoo_policies.capacity.model import RequestShape, capacity_rps
+from wattzoo_policies.placement.joint import JointController
+from wattzoo_policies.placement.signals import FleetObservation
+from wattzoo_policies.placement.target import estimate_credit
 
 RUNNER = CliRunner()
 
@@ -41,7 +46,7 @@ def test_a_load_that_the_small_model_may_carry_alone(tmp_path: Path) -> None:
     fleet = make_fleet(read_manifests([zoo]))
     each = capacity_rps(fleet.variants[0].model, RequestShape(1000.0, 200.0), fleet.services[0].latency, eta=0.9)
     assert each is not None
-    assert small["replicas"] == math.ceil(20.0 * 1.3 / each)  # the pool's reservePercent is 30
+    assert small["replicas"] == math.ceil(20.0 * 1.3 / each)  # what stands by before anything is known
     assert small["requests_per_second"] == pytest.approx(20.0)
     assert large["replicas"] == 0
     assert body["short_requests_per_second"] == {}
@@ -58,6 +63,31 @@ def test_the_mixture_of_two_members_reaches_the_target(tmp_path: Path) -> None:
     assert set(body["accelerator_value_watts"]) == {"a100", "h100"}
     assert body["binding"]
     assert body["runner_up"]["plan"]
+
+
+@pytest.mark.parametrize("rate", [2.0, 8.0, 30.0])
+def test_the_operators_controller_keeps_the_plan_where_it_finds_it_running(rate: float, tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo.yaml")
+    body = planned(tmp_path, zoo, "--load", f"chat={rate},1000x200")
+    replicas = {row["variant"]: row["replicas"] for row in body["variants"]}
+    fleet = make_fleet(read_manifests([zoo]))
+    running = tuple(
+        replace(v, replicas=replicas[v.name], ready=replicas[v.name], serving=replicas[v.name]) for v in fleet.variants
+    )
+    credit = estimate_credit(rate)  # earned: 1,000 requests that did that much better than the target
+    seen = replace(
+        fleet.services[0],
+        rate_rps=rate,
+        shape=RequestShape(1000.0, 200.0),
+        satisfied=0.52 * 1000 + credit,
+        total=1000.0,
+    )
+    observation = FleetObservation(0.0, 15.0, fleet.pools, running, (seen,))
+    controller = JointController()
+    state, decision = controller.decide(controller.initial_state(), observation, np.random.default_rng(0))
+    assert state.plan is not None
+    assert dict(state.plan.replicas) == replicas
+    assert dict(decision.replicas) == replicas
 
 
 def test_watts_are_those_of_the_replicas_own_law(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ converted a second way here. What a cluster would show (replicas, rates) is left
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from wattzoo.decide.workloads import variants_of
 from wattzoo.decisions import Capacity
 from wattzoo.errors import InvalidSpec, Problem
 from wattzoo.model import Ref, VariantKey
-from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape, knee_load
+from wattzoo_policies.capacity.model import ReplicaModel, RequestShape, knee_load
 from wattzoo_policies.placement.signals import FleetPool, FleetService, FleetVariant
 
 DEFAULT_ACCELERATORS_PER_NODE = 8
@@ -44,17 +43,6 @@ class Fleet:
     shapes: Mapping[str, RequestShape]
     scaling: Mapping[str, Scaling]
     notes: tuple[str, ...]
-
-    def strictest(self) -> dict[str, LatencyTarget]:
-        """Return by variant the strictest latency of the services that may use it."""
-        return {
-            variant.name: functools.reduce(
-                LatencyTarget.strictest,
-                (service.latency for service in self.services if variant.member in service.members),
-                LatencyTarget(),
-            )
-            for variant in self.variants
-        }
 
 
 def make_fleet(found: Manifests, per_node: int = DEFAULT_ACCELERATORS_PER_NODE) -> Fleet:

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 from wattzoo.cli.fleet_model import Fleet
 from wattzoo_policies.capacity.model import RequestShape, knee_load, power_watts, work_seconds
+from wattzoo_policies.placement.forecast import UNKNOWN_RATIO
+from wattzoo_policies.placement.joint import JointParameters
+from wattzoo_policies.placement.joint_demand import Group, ServiceLoad, estimate_knees
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
-from wattzoo_policies.placement.signals import FleetVariant
+from wattzoo_policies.placement.signals import FleetService, FleetVariant
+from wattzoo_policies.placement.target import Debt, decide_target, estimate_credit
 
 
 class LoadError(ValueError):
@@ -121,56 +125,70 @@ def describe_plan(fleet: Fleet, loads: Mapping[str, Load], plan: Plan) -> tuple[
 
 
 def make_problem(fleet: Fleet, loads: Mapping[str, Load], accuracies: Mapping[str, Mapping[str, float]]) -> PlanProblem:
-    """Return the planner's problem for these loads; the high rate is the load and its ModelPool's reservePercent."""
-    strictest = fleet.strictest()
-    knees: dict[str, float | None] = {}
-    for variant in fleet.variants:
-        known = [
-            knee_load(variant.model, shape_of(fleet, loads, service.name), strictest[variant.name])
-            for service in fleet.services
-            if variant.member in service.members and service.name in loads
-        ]
-        knees[variant.name] = None if not known or None in known else min(k for k in known if k is not None)
+    """Return the problem that the joint controller poses once these loads have long held.
+
+    The high rate is what it plans for before it knows its forecast's error, the accuracy is the target with the
+    credit earned, and no start counts: the plan is one to stay at.
+    """
+    parameters = JointParameters()
+    used = tuple(service for service in fleet.services if service.name in loads)
+    expected = {}
+    for service in used:
+        rate = loads[service.name].rate_rps
+        expected[service.name] = ServiceLoad(rate, rate, rate * UNKNOWN_RATIO, shape_of(fleet, loads, service.name))
+    knees = estimate_knees(fleet.variants, [Group(used, 1.0, 1.0, 1.0)], expected)
     return PlanProblem(
         pools=tuple(
             PlanPool(pool.name, pool.accelerators, pool.node_accelerators, pool.power_budget_watts)
             for pool in fleet.pools
         ),
-        variants=tuple(
-            PlanVariant(
-                name=variant.name,
-                member=variant.member,
-                pool=variant.pool,
-                accelerators=variant.model.accelerators,
-                idle_watts=variant.model.idle_watts,
-                active_watts=variant.model.active_watts,
-                max_watts=variant.model.max_watts,
-                start_joules=0.0,
-                knee_load=knees[variant.name],
-                min_replicas=variant.min_replicas,
-                max_replicas=variant.max_replicas,
-            )
-            for variant in fleet.variants
-        ),
+        variants=tuple(_plan_variant(variant, knees[variant.name]) for variant in fleet.variants),
         services=tuple(
-            PlanService(
-                name=service.name,
-                rate_rps=loads[service.name].rate_rps,
-                high_rate_rps=loads[service.name].rate_rps
-                * (1.0 + fleet.scaling[service.name].reserve_percent / 100.0),
-                alpha=service.alpha,
-                work_seconds={
-                    variant.name: work_seconds(variant.model, shape_of(fleet, loads, service.name))
-                    for variant in fleet.variants
-                    if variant.member in service.members
-                },
-                accuracy={
-                    variant.name: accuracies[service.name][variant.member]
-                    for variant in fleet.variants
-                    if variant.member in service.members
-                },
-            )
-            for service in fleet.services
-            if service.name in loads
+            _plan_service(service, fleet, expected[service.name], accuracies[service.name], parameters)
+            for service in used
         ),
+        eta=parameters.eta,
+        tau_seconds=parameters.tau_seconds,
+    )
+
+
+def _plan_variant(variant: FleetVariant, knee: float | None) -> PlanVariant:
+    return PlanVariant(
+        name=variant.name,
+        member=variant.member,
+        pool=variant.pool,
+        accelerators=variant.model.accelerators,
+        idle_watts=variant.model.idle_watts,
+        active_watts=variant.model.active_watts,
+        max_watts=variant.model.max_watts,
+        start_joules=0.0,
+        knee_load=knee,
+        min_replicas=variant.min_replicas,
+        max_replicas=variant.max_replicas,
+    )
+
+
+def _plan_service(
+    service: FleetService,
+    fleet: Fleet,
+    load: ServiceLoad,
+    accuracies: Mapping[str, float],
+    parameters: JointParameters,
+) -> PlanService:
+    usable = [variant for variant in fleet.variants if variant.member in service.members]
+    alpha = decide_target(
+        service.alpha,
+        Debt(-estimate_credit(load.rate_rps)),
+        load.rate_rps,
+        accuracies,
+        margin=parameters.margin,
+        repay_seconds=parameters.plan_repay_seconds,
+    )
+    return PlanService(
+        name=service.name,
+        rate_rps=load.rate_rps,
+        high_rate_rps=load.high_rps,
+        alpha=alpha,
+        work_seconds={variant.name: work_seconds(variant.model, load.shape) for variant in usable},
+        accuracy={variant.name: accuracies[variant.member] for variant in usable},
     )
