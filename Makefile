@@ -82,6 +82,10 @@ bench-capacity: install ## modelled against tabulated power and step time, on ro
 bench-scheduler: install ## capability- and memory-aware split of requests against round robin, simulated
 	$(RUN) -m benchmarks.scheduler
 
+.PHONY: bench-plan
+bench-plan: install ## how long a plan takes and how far it is from the best one
+	$(RUN) -m benchmarks.plan_time
+
 .PHONY: presubmit
 presubmit: lint types imports verify test ## everything that a change must pass
 

@@ -27,6 +27,7 @@ from wattzoo_policies.placement.milp import (
     solve_program,
 )
 from wattzoo_policies.placement.problem import PlanStatus
+from wattzoo_policies.placement.prune import find_useful
 from wattzoo_policies.placement.repair import improve_replicas, raise_replicas
 
 LARGE_VARIANTS = 24
@@ -133,10 +134,11 @@ def _search(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[In
     """Return whole replicas of least cost, among candidate variants when there are many; `None` without any."""
     if not demands:
         return fleet.lower.copy(), Solution(None, 0.0, 0.0, is_complete=True)
-    groups, is_exact = group_demands(demands)
-    if is_exact:
-        return _search_candidates(fleet, groups, effort)
-    return _search_in_two(fleet, demands, groups, effort)
+    useful = find_useful(fleet, demands)
+    smaller, fewer = restrict(fleet, demands, useful)
+    groups, is_exact = group_demands(fewer)
+    found = _search_candidates(smaller, groups, effort) if is_exact else _search_in_two(smaller, fewer, groups, effort)
+    return None if found is None else (_spread(fleet, useful, found[0]), found[1])
 
 
 def _search_in_two(
@@ -161,8 +163,7 @@ def _search_in_two(
         keep = np.flatnonzero(used)
         second = _search_packed(*restrict(fleet, demands, keep), replace(half, gap=effort.gap))
         if second is not None:
-            replicas = fleet.lower.copy()
-            replicas[keep] = second[0]
+            replicas = _spread(fleet, keep, second[0])
             answers.append((_rank(fleet, demands, replicas, effort), replicas))
             searched = second[1]
     if not answers:
@@ -190,9 +191,7 @@ def _search_candidates(fleet: Fleet, demands: Sequence[Demand], effort: Effort) 
         found = _search_packed(fleet, demands, effort)
     if found is None:
         return None
-    replicas = fleet.lower.copy()
-    replicas[keep] = found[0]
-    return replicas, found[1]
+    return _spread(fleet, keep, found[0]), found[1]
 
 
 def _repair(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray, effort: Effort) -> IntArray:
@@ -245,6 +244,13 @@ def _solve_whole(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tup
     if solution.values is None:
         return None
     return _whole(solution.values[:count]), solution
+
+
+def _spread(fleet: Fleet, keep: IntArray, replicas: IntArray) -> IntArray:
+    """Return replicas of all variants from those of some (the others have their minimum)."""
+    spread = fleet.lower.copy()
+    spread[keep] = replicas
+    return spread
 
 
 def _whole(values: FloatArray) -> IntArray:

@@ -15,8 +15,11 @@ import numpy.typing as npt
 from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, IntArray
 from wattzoo_policies.placement.milp import Program, Relaxation
 
-CANDIDATES = 12
+CANDIDATES = 5
 """Variants kept besides the support of the relaxation."""
+
+MOST_PAIRS = 12
+"""Pairs of variants kept for small fleets, where a plan is a handful of replicas."""
 
 
 def split_components(fleet: Fleet, demands: Sequence[Demand]) -> list[tuple[IntArray, list[int]]]:
@@ -72,8 +75,8 @@ def choose_candidates(
 ) -> IntArray:
     """Return the support of the relaxation, the variants with a minimum, and the `most` others of least excess cost.
 
-    A relaxation buys fractions and does not see that one small replica is enough, so those variants join that whole
-    replicas make cheapest for their accuracy, for each service and for all together.
+    A relaxation buys fractions and does not see what a few whole replicas do, so the variants of the cheapest pairs
+    in whole replicas join.
 
     The excess is the long-run cost of a service's whole rate on the variant (active replicas and the pool's price
     of accelerators) minus the price that the relaxation puts on its accuracy, above the best variant's, relative.
@@ -97,48 +100,57 @@ def choose_candidates(
         spread = cost - float(np.min(cost))
         scale = max(1e-12, abs(float(np.min(cost))))
         np.minimum.at(excess, own, spread / scale)
-    front = _whole_fronts(fleet, demands, standing)
+    front = _best_pairs(fleet, demands, standing)
     used = front | (replicas > 1e-6) | (fleet.lower > 0) | ((fleet.current > 0) & np.isfinite(excess))
     others = [int(v) for v in np.argsort(excess, kind="stable") if not used[v] and np.isfinite(excess[v])]
     return np.array(sorted([*map(int, np.flatnonzero(used)), *others[:most]]), dtype=np.int64)
 
 
-def _whole_fronts(fleet: Fleet, demands: Sequence[Demand], standing: FloatArray) -> npt.NDArray[np.bool_]:
-    """Return which variants lie on the lower hull of cost over accuracy, counted in whole replicas."""
-    chosen = np.zeros(len(fleet.variants), dtype=np.bool_)
-    total = np.zeros(len(fleet.variants))
+def _best_pairs(fleet: Fleet, demands: Sequence[Demand], standing: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return the variants of the cheapest pairs that could carry all demands by themselves, in whole replicas.
+
+    Of a pair each service takes as much of the more accurate one as it needs; ties of variants with themselves count.
+    """
+    count = len(fleet.variants)
+    loads, cost = np.zeros((count, count)), np.zeros((count, count))
     for demand in demands:
-        np.add.at(total, demand.variants, demand.high_load)
-    for demand in demands:
-        own = demand.variants
-        if own.size == 0:
-            continue
-        accuracy = demand.accuracy_rows.sum(axis=0) if demand.accuracy_rows.size else np.zeros(own.size)
-        flows = fleet.weight[own] * demand.watts
-        share = demand.high_load / np.maximum(total[own], 1e-12)
-        for replicas, part in ((np.ceil(demand.high_load - 1e-9), 1.0), (np.ceil(total[own] - 1e-9), share)):
-            chosen[own[_lower_hull(accuracy, standing[own] * replicas * part + flows)]] = True
+        load, watts, lead = np.full(count, np.inf), np.full(count, np.inf), np.full(count, -np.inf)
+        load[demand.variants] = demand.high_load
+        watts[demand.variants] = fleet.weight[demand.variants] * demand.watts
+        lead[demand.variants] = demand.accuracy_rows.sum(axis=0) if demand.accuracy_rows.size else 0.0
+        share = _share_of_first(lead)
+        with np.errstate(invalid="ignore"):
+            loads += np.where(share > 0.0, share * load[:, None], 0.0)
+            cost += np.where(share > 0.0, share * watts[:, None], 0.0)
+        cost[~np.isfinite(share)] = np.inf
+    replicas = np.ceil(loads - 1e-9)
+    replicas[replicas > fleet.upper[:, None]] = np.inf
+    with np.errstate(invalid="ignore"):
+        cost += np.where(replicas > 0.0, replicas * standing[:, None], 0.0)
+    pairs = np.triu(cost + cost.T)
+    np.fill_diagonal(pairs, np.diag(cost))
+    pairs[np.tril_indices(count, -1)] = np.inf
+    chosen = np.zeros(count, dtype=np.bool_)
+    for place in np.argsort(pairs, axis=None, kind="stable")[:MOST_PAIRS]:
+        first, second = divmod(int(place), count)
+        if np.isfinite(pairs[first, second]):
+            chosen[[first, second]] = True
     return chosen
 
 
-def _lower_hull(accuracy: FloatArray, cost: FloatArray) -> list[int]:
-    """Return the points that some price of accuracy makes the best (from the cheapest to the most accurate)."""
-    hull: list[int] = []
-    for point in np.lexsort((cost, -accuracy)):
-        while hull and cost[hull[-1]] >= cost[point] and accuracy[hull[-1]] <= accuracy[point]:
-            hull.pop()
-        if hull and cost[point] >= cost[hull[-1]]:
-            continue
-        while len(hull) >= 2 and _turns(accuracy[hull[-2:]], cost[hull[-2:]], accuracy[point], cost[point]):
-            hull.pop()
-        hull.append(int(point))
-    return hull
+def _share_of_first(lead: FloatArray) -> FloatArray:
+    """Return, for each pair, the share on the first so that the mean lead is zero (cheapest use of the better one).
 
-
-def _turns(accuracy: FloatArray, cost: FloatArray, least_accuracy: float, least_cost: float) -> bool:
-    """Return whether the middle point lies above the line from the first point to the last."""
-    first = (cost[0] - least_cost) * (accuracy[1] - least_accuracy)
-    return bool((cost[1] - least_cost) * (accuracy[0] - least_accuracy) >= first)
+    Nan where the pair cannot reach it; a variant alone (the diagonal) takes everything when it reaches it.
+    """
+    first, second = lead[:, None], lead[None, :]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(first == second, 1.0, -second / (first - second))
+    share = np.where((first >= 0.0) & (second >= 0.0), 0.5, share)
+    share[(first < 0.0) & (second < 0.0)] = np.nan
+    share[~(np.isfinite(first) & np.isfinite(second))] = np.nan
+    np.fill_diagonal(share, np.where(np.isfinite(lead) & (lead >= 0.0), 1.0, np.nan))
+    return np.asarray(share)
 
 
 def accuracy_prices(program: Program, relaxed: Relaxation, label: str) -> dict[str, FloatArray]:

@@ -1,90 +1,133 @@
-"""How much load may come: a level, half of its rising trend, and how wrong that has been before.
+"""How much load may come: what two simple expectations say, times how wrong each has been before.
 
-Two questions. What may come within the time that a new replica takes (the lead): p = EWMA(.3) + half of the rise over
-a lead window; err = mean of the three largest loads of the next window over p; the high load is p times the larger of
-1.02 and err's 90 % quantile. And what may come in the very next interval: the same with one step and a higher
-quantile, which says how full serving replicas may be. A product, not a sum: errors grow with the load.
+Two questions. What may come within the time that a new replica takes (the lead), as the mean of the three largest loads
+of a window; and what may come in the very next interval, which says how full serving replicas may be. Each is asked of
+two expectations: a *level* (an average, and half of its rise over a window), good for load that wanders, and a *peak*
+(the largest load of the last ten minutes), good for load that comes in bursts with silence between. An expectation's
+bound is its value times a quantile of (what came / what was expected), weighted by what came: the share of requests,
+not of intervals, is promised to somebody. The expectation whose bound has been lower on average is believed. A product,
+not a sum: errors grow with the load.
 
 Loads are of all services that share members, in replica-seconds per second of one reference variant, so that sizes of
-requests count like their number. Errors are kept as a histogram that forgets; the memory is a few hundred bytes.
+requests count like their number. Errors are kept as histograms that forget; the memory is about a kilobyte.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 EWMA_WEIGHT = 0.3
 NEXT_WEIGHT = 0.5
 WINDOW_STEPS = 20
+PEAK_STEPS = 40
 TREND_SHARE = 0.5
 LEAST_RATIO = 1.02
 UNKNOWN_RATIO = 1.30
 LEAST_SAMPLES = 40
 MEMORY_STEPS = 960
 HIGH_QUANTILE = 0.90
-NEXT_QUANTILE = 0.98
+NEXT_QUANTILE = 0.985
 LARGEST = 3
 
-_FIRST_EDGE = 1.0
+_FIRST_EDGE = 0.5
 _GROWTH = 1.03
-_BINS = 80
+_BINS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorHistogram:
     """Ratios of what came to what was expected: logarithmic bins of 3 %, each sample fading over `MEMORY_STEPS`.
 
-    Everything up to 1 is in the first bin: what is below expectation needs no reserve. samples: all ever seen.
+    samples: how many were ever seen.
     """
 
     counts: tuple[float, ...] = ()
     samples: int = 0
 
-    def add(self, ratio: float) -> ErrorHistogram:
+    def add(self, ratio: float, weight: float = 1.0) -> ErrorHistogram:
         """Return the histogram with one more ratio."""
         counts = [count * (1.0 - 1.0 / MEMORY_STEPS) for count in self.counts] or [0.0] * _BINS
         place = 0 if ratio <= _FIRST_EDGE else math.ceil(math.log(ratio / _FIRST_EDGE) / math.log(_GROWTH) - 1e-9)
-        counts[min(_BINS - 1, place)] += 1.0
-        return ErrorHistogram(tuple(round(count, 4) for count in counts), self.samples + 1)
+        counts[min(_BINS - 1, place)] += weight
+        return ErrorHistogram(tuple(counts), self.samples + 1)
 
     def quantile(self, share: float) -> float | None:
-        """Return the ratio below which this share lies (upper edge of its bin, interpolated); `None` while unknown."""
-        if self.samples < LEAST_SAMPLES:
+        """Return the ratio below which this share lies (inside its bin, interpolated); `None` while unknown.
+
+        Infinite when it lies beyond the last bin: then the expectation says nothing.
+        """
+        total = sum(self.counts)
+        if self.samples < LEAST_SAMPLES or total <= 0.0:
             return None
-        target, passed = share * sum(self.counts), 0.0
-        for place, count in enumerate(self.counts):
+        target, passed = share * total, 0.0
+        for place, count in enumerate(self.counts[:-1]):
             if passed + count >= target:
                 inside = (target - passed) / count if count > 0.0 else 0.0
                 return _FIRST_EDGE * _GROWTH ** (place - 1.0 + inside) if place else _FIRST_EDGE
             passed += count
-        return _FIRST_EDGE * float(_GROWTH**_BINS)
+        return math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One way to expect, as far as it is remembered.
+
+    values: what was expected in the steps that cannot be judged yet. errors: of those that could. mean_bound: average
+    of its bounds so far (`None`: none yet).
+    """
+
+    values: tuple[float, ...] = ()
+    errors: ErrorHistogram = field(default_factory=ErrorHistogram)
+    mean_bound: float | None = None
+
+    def judge(self, came: float, steps: int) -> Expectation:
+        """Return it after the oldest of `steps` pending values has been judged by what came."""
+        if len(self.values) < steps:
+            return self
+        errors = self.errors
+        if self.values[-steps] > 0.0 and came > 0.0:
+            errors = errors.add(came / self.values[-steps], came)
+        return replace(self, errors=errors, values=self.values[-steps + 1 :] if steps > 1 else ())
+
+    def expect(self, value: float, quantile: float) -> Expectation:
+        """Return it with a new value pending."""
+        bound = self.bound(value, quantile)
+        mean = self.mean_bound
+        if bound is not None:
+            mean = bound if mean is None else mean + (bound - mean) / MEMORY_STEPS
+        return replace(self, values=(*self.values, value), mean_bound=mean)
+
+    def bound(self, value: float, quantile: float) -> float | None:
+        """Return what is rarely exceeded when `value` is expected; `None` while that is not known."""
+        ratio = self.errors.quantile(quantile)
+        return None if ratio is None else value * max(ratio, LEAST_RATIO)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadMemory:
-    """All that is remembered of one load: levels, the last window of loads and expectations, two error histograms."""
+    """All that is remembered of one load: averages, the last loads and averages, and four expectations."""
 
     level: float | None = None
     next_level: float | None = None
     loads: tuple[float, ...] = ()
     levels: tuple[float, ...] = ()
-    expected: tuple[float, ...] = ()
-    errors: ErrorHistogram = field(default_factory=ErrorHistogram)
-    next_errors: ErrorHistogram = field(default_factory=ErrorHistogram)
+    lead: tuple[Expectation, Expectation] = (Expectation(), Expectation())
+    following: tuple[Expectation, Expectation] = (Expectation(), Expectation())
 
 
 @dataclass(frozen=True, slots=True)
 class LoadForecast:
-    """level: what is expected. high: to be ready for within the lead. next_load, next_ratio: the coming interval's
-    expectation and the factor that it rarely exceeds.
+    """level: what is expected. high: to be ready for within the lead.
+
+    next_load, next_high: the coming interval's expectation and what it rarely exceeds.
     """
 
     level: float
     high: float
     next_load: float
-    next_ratio: float
+    next_high: float
 
 
 def observe_load(memory: LoadMemory, load: float) -> LoadMemory:
@@ -92,32 +135,43 @@ def observe_load(memory: LoadMemory, load: float) -> LoadMemory:
     if not (math.isfinite(load) and load >= 0.0):
         raise ValueError(f"load must be a number of at least 0, not {load}")
     level = load if memory.level is None else memory.level + EWMA_WEIGHT * (load - memory.level)
-    following = load if memory.next_level is None else memory.next_level + NEXT_WEIGHT * (load - memory.next_level)
-    loads = (*memory.loads, load)[-WINDOW_STEPS:]
+    next_level = load if memory.next_level is None else memory.next_level + NEXT_WEIGHT * (load - memory.next_level)
+    loads = (*memory.loads, load)[-PEAK_STEPS:]
     levels = (*memory.levels, level)[-WINDOW_STEPS - 1 :]
-    errors, next_errors, expected = memory.errors, memory.next_errors, memory.expected
-    if len(expected) >= WINDOW_STEPS:  # what was expected a window ago can be judged now
-        if expected[-WINDOW_STEPS] > 0.0:
-            largest = sorted(loads)[-LARGEST:]
-            errors = errors.add(sum(largest) / len(largest) / expected[-WINDOW_STEPS])
-        expected = expected[-WINDOW_STEPS + 1 :]
-    if memory.next_level is not None and memory.next_level > 0.0:
-        next_errors = next_errors.add(load / memory.next_level)
-    return LoadMemory(level, following, loads, levels, (*expected, _expectation(level, levels)), errors, next_errors)
+    largest = sorted(loads[-WINDOW_STEPS:])[-LARGEST:]
+    came = sum(largest) / len(largest)
+    peak = max(loads)
+    lead = _move(memory.lead, came, WINDOW_STEPS, (_with_trend(level, levels), peak), HIGH_QUANTILE)
+    following = _move(memory.following, load, 1, (next_level, peak), NEXT_QUANTILE)
+    return LoadMemory(level, next_level, loads, levels, lead, following)
 
 
 def forecast_load(memory: LoadMemory) -> LoadForecast | None:
     """Return what may come; `None` before the first observation."""
     if memory.level is None or memory.next_level is None:
         return None
-    ratio = memory.errors.quantile(HIGH_QUANTILE)
-    next_ratio = memory.next_errors.quantile(NEXT_QUANTILE)
-    expected = _expectation(memory.level, memory.levels)
-    high = expected * max(LEAST_RATIO, UNKNOWN_RATIO if ratio is None else ratio)
-    next_load = memory.next_level
-    following = max(LEAST_RATIO, UNKNOWN_RATIO if next_ratio is None else next_ratio)
-    return LoadForecast(memory.level, max(high, next_load), next_load, following)
+    peak = max(memory.loads)
+    high = _believed(memory.lead, (_with_trend(memory.level, memory.levels), peak), HIGH_QUANTILE)
+    next_high = _believed(memory.following, (memory.next_level, peak), NEXT_QUANTILE)
+    return LoadForecast(memory.level, max(high, next_high), memory.next_level, next_high)
 
 
-def _expectation(level: float, levels: Sequence[float]) -> float:
+def _move(
+    pair: tuple[Expectation, Expectation], came: float, steps: int, values: tuple[float, float], quantile: float
+) -> tuple[Expectation, Expectation]:
+    level, peak = (e.judge(came, steps).expect(value, quantile) for e, value in zip(pair, values, strict=True))
+    return level, peak
+
+
+def _believed(pair: tuple[Expectation, Expectation], values: tuple[float, float], quantile: float) -> float:
+    """Return the bound of the expectation whose bounds have been lower; a fixed reserve until something is known."""
+    known = []
+    for expectation, value in zip(pair, values, strict=True):
+        bound = expectation.bound(value, quantile)
+        if bound is not None and math.isfinite(bound) and expectation.mean_bound is not None:
+            known.append((expectation.mean_bound, bound))
+    return min(known)[1] if known else UNKNOWN_RATIO * values[0]
+
+
+def _with_trend(level: float, levels: Sequence[float]) -> float:
     return level + TREND_SHARE * max(0.0, level - levels[0]) if levels else level

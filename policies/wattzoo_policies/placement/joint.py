@@ -34,7 +34,7 @@ from wattzoo_policies.placement.packing import serving_replicas
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanStatus, PlanVariant
 from wattzoo_policies.placement.signals import FleetDecision, FleetObservation, FleetVariant
 from wattzoo_policies.placement.solve import solve_plan
-from wattzoo_policies.placement.target import REACH, decide_target, known_accuracies
+from wattzoo_policies.placement.target import REACH, decide_target, estimate_credit, known_accuracies
 from wattzoo_policies.placement.weights import Weights, decide_weights
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
 
@@ -90,6 +90,7 @@ class _View:
                     load.rate_rps,
                     known,
                     margin=parameters.margin if is_plan else 0.0,
+                    credit=estimate_credit(load.rate_rps, parameters.repay_seconds),
                     repay_seconds=parameters.plan_repay_seconds if is_plan else parameters.repay_seconds,
                 )
                 rate = load.rate_rps if is_plan else load.next_rps
@@ -123,7 +124,7 @@ class JointController:
     ) -> tuple[JointState, FleetDecision]:
         """Decide for the coming interval; services whose rate or size was never seen are left as they are."""
         del rng
-        memories = observe_services(state, observation)
+        memories = observe_services(state, observation, self.parameters.repay_seconds)
         grouped = group_services(observation, memories)
         groups, load_memories = estimate_groups(observation, grouped, memories, state.loads)
         state = replace(state, services=memories, loads=load_memories)
@@ -142,8 +143,7 @@ class JointController:
     def _view(self, state: JointState, observation: FleetObservation, groups: list[Group]) -> _View:
         loads: dict[str, ServiceLoad] = {}
         for group in groups:
-            level = state.loads[group.key].level or 0.0
-            loads |= estimate_loads(group, state.services, level, self.foresight, observation.at_seconds)
+            loads |= estimate_loads(group, state.services, self.foresight, observation.at_seconds)
         work: dict[str, Mapping[str, float]] = {}
         accuracies: dict[str, Mapping[str, float]] = {}
         for group in groups:
@@ -162,7 +162,7 @@ class JointController:
             return True
         if view.observation.at_seconds < plan.at_seconds:
             return True
-        return any(group.next_load > plan.high_load.get(group.key, 0.0) for group in view.groups)
+        return any(group.forecast.next_load > plan.high_load.get(group.key, 0.0) for group in view.groups)
 
     def _plan(self, state: JointState, view: _View) -> KeptPlan:
         parameters, observation = self.parameters, view.observation
@@ -195,7 +195,7 @@ class JointController:
             for variant, rate in plan.flows.get(service.name, {}).items():
                 grown = rate * service.high_rate_rps / service.rate_rps if service.rate_rps > 0.0 else 0.0
                 high[variant] = high.get(variant, 0.0) + grown
-        high_load = {group.key: group.high_load for group in view.groups}
+        high_load = {group.key: group.forecast.high for group in view.groups}
         return KeptPlan(observation.at_seconds, plan.replicas, high, high_load, plan.watts, plan.binding)
 
     def _replicas(self, state: JointState, view: _View) -> tuple[ReplicaHistory, ReplicaPlan]:

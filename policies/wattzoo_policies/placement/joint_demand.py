@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape, knee_load, work_seconds
-from wattzoo_policies.placement.forecast import EWMA_WEIGHT, NEXT_WEIGHT, LoadMemory, forecast_load, observe_load
+from wattzoo_policies.placement.forecast import (
+    EWMA_WEIGHT,
+    NEXT_WEIGHT,
+    LoadForecast,
+    LoadMemory,
+    forecast_load,
+    observe_load,
+)
 from wattzoo_policies.placement.joint_state import JointState, ServiceMemory
 from wattzoo_policies.placement.signals import FleetObservation, FleetService, FleetVariant
 from wattzoo_policies.placement.target import observe_debt
@@ -32,20 +39,26 @@ class ServiceLoad:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Services that share members. next_ratio: what the coming interval's load rarely exceeds, over the expected.
+    """Services that share members, and their load in forecast units.
 
-    high_load: in forecast units.
+    rate_work, next_work: what average rates and sizes make of it; the forecast is the better guess, since it has seen
+    sizes and rates together.
     """
 
     services: tuple[FleetService, ...]
-    next_ratio: float
-    high_load: float
-    next_load: float
+    forecast: LoadForecast
+    rate_work: float
+    next_work: float
 
     @property
     def key(self) -> str:
         """Return what the state files the group's loads under."""
         return self.services[0].name
+
+    @property
+    def next_ratio(self) -> float:
+        """Return what the coming interval's load rarely exceeds, over the expected."""
+        return self.forecast.next_high / self.forecast.next_load if self.forecast.next_load > 0.0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,9 @@ class Foresight(Protocol):
         ...
 
 
-def observe_services(state: JointState, observation: FleetObservation) -> dict[str, ServiceMemory]:
+def observe_services(
+    state: JointState, observation: FleetObservation, repay_seconds: float
+) -> dict[str, ServiceMemory]:
     """Return the memories after the interval that has ended; a rate that is unknown changes none."""
     memories = {}
     for service in observation.services:
@@ -73,7 +88,7 @@ def observe_services(state: JointState, observation: FleetObservation) -> dict[s
         if service.rate_rps is not None and math.isfinite(service.rate_rps):
             memory = _observe_rate(memory, service.rate_rps, service.shape)
         rate = memory.rate_rps or 0.0
-        memories[service.name] = replace(memory, debt=observe_debt(memory.debt, service, rate))
+        memories[service.name] = replace(memory, debt=observe_debt(memory.debt, service, rate, repay_seconds))
     return memories
 
 
@@ -115,23 +130,30 @@ def estimate_groups(
             memory = observe_load(memory, sum(_work(model, s, memories[s.name]) for s in services))
         after[key] = memory
         forecast = forecast_load(memory)
-        if forecast is not None:
-            found.append(Group(services, forecast.next_ratio, forecast.high, forecast.next_load))
+        if forecast is not None and model is not None:
+            averages = [memories[s.name] for s in services]
+            found.append(
+                Group(
+                    services,
+                    forecast,
+                    sum((m.rate_rps or 0.0) * _mean_work(model, m) for m in averages),
+                    sum((m.next_rps or 0.0) * _mean_work(model, m) for m in averages),
+                )
+            )
     return found, after
 
 
 def estimate_loads(
     group: Group,
     memories: Mapping[str, ServiceMemory],
-    level: float,
     foresight: Foresight | None,
     at_seconds: float,
 ) -> dict[str, ServiceLoad]:
-    """Return the loads of a group's services; the high load of the group is spread in proportion to their rates.
-
-    level: the group's slow average in forecast units.
-    """
-    ratio = group.high_load / level if level > 0.0 else 1.0
+    """Return the loads of a group's services; the group's forecast is spread in proportion to their rates."""
+    forecast = group.forecast
+    high = forecast.high / group.rate_work if group.rate_work > 0.0 else 1.0
+    now = forecast.level / group.rate_work if group.rate_work > 0.0 else 1.0
+    soon = forecast.next_load / group.next_work if group.next_work > 0.0 else 1.0
     loads = {}
     for service in group.services:
         memory = memories[service.name]
@@ -141,7 +163,7 @@ def estimate_loads(
             seen = foresight.look(service.name, at_seconds)
             loads[service.name] = ServiceLoad(seen.rate_rps, seen.next_rps, seen.high_rps, shape)
         else:
-            loads[service.name] = ServiceLoad(rate, following, max(rate * ratio, following), shape)
+            loads[service.name] = ServiceLoad(rate * now, following * soon, max(rate * high, following * soon), shape)
     return loads
 
 
@@ -191,6 +213,10 @@ def _work(model: ReplicaModel, service: FleetService, memory: ServiceMemory) -> 
     """Return the load of the interval that has ended, at its own mean size where that is known."""
     shape = service.shape or RequestShape(memory.input_tokens or 0.0, memory.output_tokens or 1.0)
     return (service.rate_rps or 0.0) * work_seconds(model, shape)
+
+
+def _mean_work(model: ReplicaModel, memory: ServiceMemory) -> float:
+    return work_seconds(model, RequestShape(memory.input_tokens or 0.0, memory.output_tokens or 1.0))
 
 
 @functools.lru_cache(maxsize=4096)

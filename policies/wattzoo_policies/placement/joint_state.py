@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wattzoo_policies.placement.forecast import ErrorHistogram, LoadMemory
+from wattzoo_policies.placement.forecast import ErrorHistogram, Expectation, LoadMemory
 from wattzoo_policies.placement.target import Debt
 from wattzoo_policies.signals import ReplicaHistory
 
@@ -102,9 +102,8 @@ def _load_body(memory: LoadMemory) -> dict[str, Any]:
         "next": memory.next_level,
         "loads": [_short(load) for load in memory.loads],
         "levels": [_short(level) for level in memory.levels],
-        "expected": [_short(level) for level in memory.expected],
-        "errors": _histogram_body(memory.errors),
-        "nextErrors": _histogram_body(memory.next_errors),
+        "lead": [_expectation_body(expectation) for expectation in memory.lead],
+        "following": [_expectation_body(expectation) for expectation in memory.following],
     }
 
 
@@ -114,15 +113,29 @@ def _read_load(body: dict[str, Any]) -> LoadMemory:
         None if body["next"] is None else float(body["next"]),
         tuple(map(float, body["loads"])),
         tuple(map(float, body["levels"])),
-        tuple(map(float, body["expected"])),
-        _read_histogram(body["errors"]),
-        _read_histogram(body["nextErrors"]),
+        (_read_expectation(body["lead"][0]), _read_expectation(body["lead"][1])),
+        (_read_expectation(body["following"][0]), _read_expectation(body["following"][1])),
+    )
+
+
+def _expectation_body(expectation: Expectation) -> dict[str, Any]:
+    return {
+        "values": [_short(value) for value in expectation.values],
+        "errors": _histogram_body(expectation.errors),
+        "bound": expectation.mean_bound,
+    }
+
+
+def _read_expectation(body: dict[str, Any]) -> Expectation:
+    bound = body["bound"]
+    return Expectation(
+        tuple(map(float, body["values"])), _read_histogram(body["errors"]), None if bound is None else float(bound)
     )
 
 
 def _histogram_body(histogram: ErrorHistogram) -> dict[str, Any]:
     """Return the filled bins alone."""
-    bins = {str(place): count for place, count in enumerate(histogram.counts) if count > 0.0}
+    bins = {str(place): _short(count) for place, count in enumerate(histogram.counts) if count > 0.0}
     return {"samples": histogram.samples, "size": len(histogram.counts), "bins": bins}
 
 

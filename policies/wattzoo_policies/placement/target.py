@@ -5,7 +5,7 @@ but only so much of it that no hour ends far below alpha; what is beyond that is
 the ledger's alpha * N - satisfied, keeping Q at minus the wished credit keeps the promise. The target is
 alpha + margin + (Q + credit) / requests of the repayment time, between the least member's and the best reachable.
 
-The credit covers the chance of an hour's outcomes, at most `CREDIT`: small services need less.
+The credit covers the chance of the repayment time's outcomes, at most `CREDIT`: small services need less.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from wattzoo_policies.placement.signals import FleetService
 
 CREDIT = 150.0
-CREDIT_DEVIATIONS = 2.0
-CREDIT_SECONDS = 3600.0
+CREDIT_DEVIATIONS = 3.0
+HOUR_SECONDS = 3600.0
 LEAST_REQUESTS = 200.0
 """Requests over which debt is repaid at least, however rare they are: outcomes of fewer say little."""
 GIVE_BACK = 0.002
-"""Share of an hour's requests that a surplus may give back."""
+"""Share of an hour's requests that a surplus may give back, or one standard deviation of their outcomes if that is more:
+what chance does to an hour anyway."""
 REACH = 1e-4
 
 
@@ -35,19 +36,25 @@ class Debt:
     total: float = 0.0
 
 
-def observe_debt(debt: Debt, service: FleetService, rate_rps: float) -> Debt:
+def observe_debt(debt: Debt, service: FleetService, rate_rps: float, repay_seconds: float) -> Debt:
     """Return the queue after the outcomes since the last look; a ledger that starts anew starts the queue anew."""
     new = service.total - debt.total
     if new < 0.0 or service.satisfied < debt.satisfied:
         return Debt(0.0, service.satisfied, service.total)
     owed = service.alpha * new - (service.satisfied - debt.satisfied)
-    floor = -estimate_credit(rate_rps) - GIVE_BACK * CREDIT_SECONDS * rate_rps
+    hour = HOUR_SECONDS * max(0.0, rate_rps)
+    floor = -estimate_credit(rate_rps, repay_seconds) - max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
     return Debt(max(floor, debt.queue + owed), service.satisfied, service.total)
 
 
-def estimate_credit(rate_rps: float) -> float:
-    """Return the credit to aim at: two standard deviations of an hour's outcomes, at most `CREDIT`."""
-    return min(CREDIT, CREDIT_DEVIATIONS * math.sqrt(0.25 * max(0.0, rate_rps) * CREDIT_SECONDS))
+def estimate_credit(rate_rps: float, repay_seconds: float) -> float:
+    """Return the credit to aim at: three standard deviations of the repayment time's outcomes, at most `CREDIT`."""
+    return min(CREDIT, CREDIT_DEVIATIONS * 0.5 * math.sqrt(repay_requests(rate_rps, repay_seconds)))
+
+
+def repay_requests(rate_rps: float, repay_seconds: float) -> float:
+    """Return the requests over which debt is repaid."""
+    return max(LEAST_REQUESTS, rate_rps * repay_seconds)
 
 
 def decide_target(
@@ -57,12 +64,12 @@ def decide_target(
     accuracies: Mapping[str, float],
     *,
     margin: float,
+    credit: float,
     repay_seconds: float,
 ) -> float:
     """Return the accuracy to aim at; accuracies: of the members that can serve (at least one)."""
     best, least = max(accuracies.values()), min(accuracies.values())
-    requests = max(LEAST_REQUESTS, rate_rps * repay_seconds)
-    wished = alpha + margin + (debt.queue + estimate_credit(rate_rps)) / requests
+    wished = alpha + margin + (debt.queue + credit) / repay_requests(rate_rps, repay_seconds)
     return min(max(wished, least), best - REACH)
 
 
