@@ -1,7 +1,7 @@
 """Policies by name, with their parameters checked: the one place that the operator and the simulator look them up.
 
-The threshold router is not among them. It looks into each request, and a gateway that splits traffic by weights does
-not show one; `sim.laws.ThresholdLaw` replays it where recorded outcomes say which group a request belongs to.
+The threshold router looks into each request; a gateway that splits by weights shows none, so there it is a mixture that
+is fixed once, and an LLMService does not offer it. Studies replay it with its groups (`sim.laws.ThresholdLaw`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from wattzoo_policies.accuracy.anytime_estimates import AnytimeParameters
 from wattzoo_policies.accuracy.blind import FixedMixture, FixedMixtureParameters
 from wattzoo_policies.accuracy.dual import DualParameters, PrimalDual
 from wattzoo_policies.accuracy.mess_plus import MESSPlus, MESSPlusParameters
+from wattzoo_policies.accuracy.threshold import Threshold, ThresholdParameters
 from wattzoo_policies.limits.weights import with_capacity_cap
 from wattzoo_policies.protocols import ControllerPolicy
 
@@ -41,6 +42,7 @@ _POLICIES: Mapping[str, _Entry] = {
     "MESSPlus": _Entry(MESSPlus, MESSPlusParameters),
     "PrimalDual": _Entry(PrimalDual, DualParameters),
     "FixedMixture": _Entry(FixedMixture, FixedMixtureParameters),
+    "Threshold": _Entry(Threshold, ThresholdParameters),
     "AlwaysLargest": _Entry(AlwaysLargest, AlwaysLargestParameters),
 }
 

@@ -227,6 +227,13 @@ def test_promise_start_by_hand() -> None:
     assert estimate_promise_start(0.519, accuracy, 200.0, 1.0, 0.05, PARAMETERS) > 5000
 
 
+def test_many_members_take_time_to_know() -> None:
+    # far below the best, 1,000 requests would do; twenty members of 200 requests each take 4,000
+    few, many = np.linspace(0.4, 0.9, 5), np.linspace(0.4, 0.9, 20)
+    assert estimate_promise_start(0.6, few, 50.0, 0.0, 1.0, PARAMETERS) == pytest.approx(1000.0)
+    assert estimate_promise_start(0.6, many, 50.0, 0.0, 1.0, PARAMETERS) == pytest.approx(4000.0)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

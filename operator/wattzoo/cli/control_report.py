@@ -102,8 +102,7 @@ def render_json(report: ControlReport) -> dict[str, Any]:
             "weights": dict(zip(report.members, map(float, report.blind_weights), strict=True)),
             "joules_per_request": _number(report.blind_joules),
         },
-        "promise_from_request": report.promise_from,
-        "inputs": report.inputs,
+        "inputs": report.inputs | {"promise_from_request": report.promise_from},
     }
 
 
@@ -118,7 +117,6 @@ def _figures(row: PolicyRow) -> dict[str, Any]:
             "p5": float(np.quantile(ratios, 0.05)) if some else None,
             "p95": float(np.quantile(ratios, 0.95)) if some else None,
         },
-        "joules_per_request": float(replay.joules_per_request.mean()),
         "met_share": float(replay.met.mean()),
         "violated_share": float(replay.violated.mean()) if promised else None,
         "worst_deficit": float(replay.worst_deficit.max()),

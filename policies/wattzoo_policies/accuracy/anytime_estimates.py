@@ -24,6 +24,10 @@ CHANGE_ERRORS = 3.0
 CHANGE_KEEPS = 0.1
 """A member whose last 20 outcomes or more are 3 standard errors off the older ones keeps 10 % of its history."""
 
+MEMBER_REQUESTS = 200.0
+"""Requests that each member adds to the beginning of a promise: of many members known by a few outcomes each, the one
+that looks best is one that was lucky, so plans disappoint until luck has averaged out."""
+
 LEAST_VARIANCE = 0.05
 LEAST_FEEDBACK = 0.001
 FEEDBACK_PRIOR = 20.0
@@ -248,7 +252,7 @@ def estimate_promise_start(
 ) -> float:
     """Return N0, the request from which the promise holds; infinite where no member (M,) exceeds alpha.
 
-    At least 1,000, and until the best member has earned twice the buffer of that request, half of its edge being left
+    At least 1,000 and `MEMBER_REQUESTS` a member, and until the best member has earned twice the buffer of that request, half of its edge being left
     for everything else, and what the start may owe (half the requests that are decided blind are spread evenly).
     """
     best = float(accuracy.max())
@@ -260,13 +264,14 @@ def estimate_promise_start(
     owed = blind * max(0.0, alpha - (best + float(accuracy.mean())) / 2.0)
     silence = (1.0 - feedback) / feedback
     spread = max(alpha * (1.0 - alpha), LEAST_VARIANCE)
-    number = 1000.0
+    least = max(1000.0, MEMBER_REQUESTS * len(accuracy))
+    number = least
     for _ in range(200):
         decisions = 0.645 * (number / horizon + 2.0) ** 2 * (horizon / interval_requests)
         variance = (horizon / 2.0 + blind) / 4.0
         b = max(math.sqrt(2.0 * variance * math.log(decisions / parameters.delta)), parameters.drift_buffer_requests)
         u = math.sqrt(2.0 * (number * spread + blind * 0.25) * silence * math.log(1.0 / parameters.delta))
-        after = max(1000.0, (2.0 * (b + u) + owed) / edge)
+        after = max(least, (2.0 * (b + u) + owed) / edge)
         if abs(after - number) < 0.5:
             break
         number = (number + after) / 2.0
