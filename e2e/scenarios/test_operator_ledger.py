@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from e2e.scenarios.zoo import Zoo, large, medium, small
 from e2e.stack import Stack, eventually
 from e2e.timeline import Look, Timeline
@@ -30,6 +32,8 @@ SLACK_SECONDS = 1.0
 UNDISTURBED_SECONDS = 35.0
 CHURN = 0.35
 """Absolute weight per interval that the law may move on average; below that no move is a jump."""
+
+pytestmark = pytest.mark.timeout(600)  # three minutes when all goes well; its waits have deadlines of their own
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+import pytest
+
 from e2e.scenarios.zoo import LARGE, SMALL, Zoo, large, medium, small
 from e2e.stack import Stack, eventually
 from e2e.timeline import Look, Timeline
@@ -21,6 +23,8 @@ SHRUNK_SECONDS = 150.0
 """The load goes down at most 20 s after the wait begins. Measurements hold some of the peak for 15 s more and are
 planned for during 30 s, the last large wish stands 6 s, two passes of 2 s agree: 75 s; twice that for slow machines.
 """
+
+pytestmark = pytest.mark.timeout(600)  # two minutes when all goes well; its waits have deadlines of their own
 
 
 def test_replicas_follow_a_step_of_load_and_no_request_fails_on_the_way_down(stack: Stack, zoo: Zoo) -> None:

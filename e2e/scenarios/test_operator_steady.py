@@ -32,6 +32,8 @@ LARGEST_SHIFT = 0.1
 PAUSED = "wattzoo.dev/paused"
 OURS = (("modelpool", "zoo"), ("llmservice", "chat"))
 
+pytestmark = pytest.mark.timeout(600)  # three minutes when all goes well; its waits have deadlines of their own
+
 
 @dataclass(frozen=True)
 class Steady:
