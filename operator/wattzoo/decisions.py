@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wattzoo.api.conditions import Reason
-from wattzoo.model import VariantKey
+from wattzoo.model import Ref, VariantKey
 from wattzoo_policies.accuracy.regret import Regret
 from wattzoo_policies.capacity.model import ReplicaModel, RequestShape, power_watts
 from wattzoo_policies.protocols import Promise
@@ -134,7 +134,7 @@ class ServiceDecision:
 
     weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay
     because something is not known. wish: shares by member to plan replicas for, as if every member were ready, averaged
-    over some intervals and at least what the route had; empty when unknown.
+    over some intervals, and at least what a route had that does not follow; empty when unknown.
     """
 
     at_seconds: float
@@ -176,6 +176,26 @@ class VariantPacking:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """What the joint plan wishes for one ModelPool, and what may be said of it.
+
+    expected_rps, high_rps: by variant what it carries and what it shall be able to carry. rates: by service the high
+    rate that was planned for. price: by service the joules that one more satisfied request costs under the plan.
+    """
+
+    at_seconds: float
+    replicas: Mapping[VariantKey, int]
+    expected_rps: Mapping[VariantKey, float]
+    high_rps: Mapping[VariantKey, float]
+    rates: Mapping[Ref, float]
+    status: str
+    watts: float
+    binding: str = ""
+    runner_up: str = ""
+    price: Mapping[Ref, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class PoolDecision:
     """Replicas of all variants of a pool, in the order of its spec."""
 
@@ -186,6 +206,7 @@ class PoolDecision:
     held: bool = False
     watts: float | None = None
     binding_constraint: str | None = None
+    plan: PoolPlan | None = None
     findings: tuple[Finding, ...] = ()
 
     def replicas(self) -> dict[VariantKey, int]:

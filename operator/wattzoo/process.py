@@ -97,7 +97,7 @@ class Leadership:
         )
         self.loop = Loop(
             self.observer,
-            Reconciler(applier, events, telemetry, settings, clock=time.time),
+            Reconciler(applier, events, telemetry, settings, clock=time.time, mark=self.dirty.mark),
             self.dirty,
             telemetry,
             pool_interval_seconds=settings.pool_interval_seconds,

@@ -20,6 +20,7 @@ from wattzoo.api.conditions import Condition, ConditionType, Reason
 from wattzoo.api.llm_service import LLMService
 from wattzoo.decide.caps import holdings, node_accelerators
 from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_pools
+from wattzoo.decide.energy import measured_watts
 from wattzoo.decide.memory import PoolMemory, ServiceMemory
 from wattzoo.decide.passes import PoolThought, ServiceThought, think_pool, think_service
 from wattzoo.decide.restore import restore_pool
@@ -38,6 +39,7 @@ from wattzoo.model import (
 )
 from wattzoo.plan.http_route import Backend
 from wattzoo.plan.planner import plan_pool, plan_service, written_replicas
+from wattzoo.planning import FleetPlanner, Mark
 from wattzoo.settings import Settings
 from wattzoo.status.checkpoint import is_due
 from wattzoo.status.conditions import Judgement, note_transitions, set_conditions
@@ -62,7 +64,9 @@ from wattzoo.status.report import (
 )
 from wattzoo.telemetry import ReplicaFigures, Telemetry
 
-ACT = "Act"
+ACT, JOINT = "Act", "Joint"
+PLAN_INTERVALS = 4.0
+"""The joint plan is made once in so many pool intervals: every minute at the default of 15 s."""
 CONDITION_TYPES = {
     Kind.ACCELERATOR_POOL: ACCELERATOR_CONDITIONS,
     Kind.MODEL_POOL: POOL_CONDITIONS,
@@ -100,14 +104,20 @@ class Reconciler:
         settings: Settings,
         *,
         clock: Callable[[], float],
+        mark: Mark = lambda *_: None,
         seed: int = 0,
     ) -> None:
-        """`clock` is Unix seconds, for what statuses show; decisions use the telemetry's own time."""
+        """`clock` is Unix seconds, for what statuses show; decisions use the telemetry's own time.
+
+        `mark` is told what to pass over again soon.
+        """
         self._applier = applier
         self._events = events
         self._telemetry = telemetry
         self._settings = settings
         self._clock = clock
+        self._mark = mark
+        self.planner = FleetPlanner(telemetry, mark, PLAN_INTERVALS * settings.pool_interval_seconds)
         self._rng = np.random.default_rng(seed)
         self._specs = Specs()
         self._locks: dict[tuple[Kind, Ref], asyncio.Lock] = {}
@@ -164,7 +174,11 @@ class Reconciler:
         memory = self._pools.get(key) or restore_pool(raw, telemetry.at_seconds)
         services = {name: memory_ for (name, _), memory_ in self._services.items()}
         self._forget(snapshot)
-        thought = think_pool(self._specs, ref, raw, pool, snapshot, telemetry, memory, services, self._reserved)
+        joint = pool.spec.scaling.planner == JOINT
+        plan = self.planner.plan_of(ref, telemetry.at_seconds) if joint else None
+        thought = think_pool(self._specs, ref, raw, pool, snapshot, telemetry, memory, services, self._reserved, plan)
+        self.planner.note(ref, thought.part if joint else None)
+        self.planner.start_if_due(snapshot, read_pools(self._specs, snapshot), telemetry.at_seconds)
         self._pools[key] = thought.memory
         self._short[ref] = tuple(plan for plan in thought.decision.variants if plan.limited_by is not None)
         results: list[WriteResult] = []
@@ -226,6 +240,8 @@ class Reconciler:
             weights = thought.decision.weights
             backends = [Backend(s.key, s.service, s.port, weights.get(s.key, 0)) for s in thought.states]
             results = await self._applier.apply(plan_service(raw, service.spec, backends, snapshot))
+            if any(result.state is WriteState.WRITTEN for result in results) and any(s.silent for s in thought.states):
+                self._mark(Kind.MODEL_POOL, pool_of(ref, service.spec))  # other shares may need other pods awake
         view = self._service_view(raw, service, thought, snapshot.routes.get(ref), results)
         self._show_service(ref, service, thought)
         await self._report(
@@ -314,7 +330,7 @@ class Reconciler:
             accelerators=nodes[1],
             allocatable=nodes[2],
             held=sum(held.values()),
-            watts=self._accelerator_watts(ref.name),
+            watts=measured_watts(self._pools.values(), ref.name),
             short=short,
             short_since_seconds=short_since(raw, short, self._clock()),
             unreadable=unreadable,
@@ -334,19 +350,6 @@ class Reconciler:
                 if limit is not None and pools.get((plan.key.member, plan.key.variant)) == name:
                     return Finding(limit.reason, f"{pool.metadata.namespace}/{pool.metadata.name}: {limit.message}")
         return None
-
-    def _accelerator_watts(self, name: str) -> float | None:
-        """Measured power of everything managed here; None when nothing was measured."""
-        known = []
-        for memory in self._pools.values():
-            estimate = memory.estimate
-            if estimate is not None:
-                known += [
-                    seen.watts
-                    for key, seen in estimate.signals.items()
-                    if seen.watts is not None and estimate.accelerator_pools.get(key) == name
-                ]
-        return sum(known) if known else None
 
     async def _report_broken(self, kind: Kind, ref: Ref, raw: Manifest, finding: Finding) -> None:
         """Report an object that cannot be served as it is; the figures of its last status stay."""
@@ -383,6 +386,7 @@ class Reconciler:
         services = {(ref, str(metadata(raw).get("uid"))) for ref, raw in snapshot.llm_services.items()}
         if Kind.MODEL_POOL not in snapshot.unreadable:
             self._pools = {key: memory for key, memory in self._pools.items() if key in pools}
+            self.planner.keep(snapshot.model_pools)
             self._reserved = {ref: grants for ref, grants in self._reserved.items() if ref in snapshot.model_pools}
         if Kind.LLM_SERVICE not in snapshot.unreadable:
             self._services = {key: memory for key, memory in self._services.items() if key in services}

@@ -45,6 +45,8 @@ METRICS: Mapping[str, Metric] = {
     "decisions": _metric("decisions_total", "counter", "Decisions by kind of object and reason.", "kind", "reason"),
     "passes": _metric("pass_seconds", "histogram", "Duration of one pass over one object.", "kind"),
     "failures": _metric("pass_failures_total", "counter", "Passes that ended in an unexpected error.", "kind"),
+    "plans": _metric("plans_total", "counter", "Joint plans by how they came about (or Failed).", "status"),
+    "plan_seconds": _metric("plan_seconds", "histogram", "Time that one joint plan took, beside everything else."),
     "ticks": _metric("tick_seconds", "histogram", "Duration of one tick: observing plus all due passes."),
     "observations": _metric("observe_seconds", "histogram", "Duration of one observation, by source.", "source"),
     "unreadable": _metric("unreadable_total", "counter", "Reads of the cluster that failed, by kind.", "kind"),
@@ -115,6 +117,8 @@ class Telemetry:
         self.decisions = self._counter("decisions")
         self.passes = self._histogram("passes")
         self.failures = self._counter("failures")
+        self.plans = self._counter("plans")
+        self.plan_seconds = self._histogram("plan_seconds")
         self.ticks = self._histogram("ticks")
         self.observations = self._histogram("observations")
         self.unreadable = self._counter("unreadable")

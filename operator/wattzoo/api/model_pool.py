@@ -173,6 +173,14 @@ class Scaling(ApiModel):
             "theirs, and packing has no effect."
         ),
     ] = "Act"
+    planner: Annotated[
+        Literal["Joint", "PerVariant"],
+        Field(
+            description="Joint: one plan for all pools and services that share accelerators, of least power at the "
+            "accuracy and latency that were promised; while something that it needs is unknown, PerVariant. "
+            "PerVariant: replicas of each variant follow the load of its member."
+        ),
+    ] = "PerVariant"
     down_stabilization_seconds: Annotated[
         Integer,
         Field(ge=0, le=3600, description="Shrink only to the largest number wanted during the last so many seconds."),
@@ -267,7 +275,11 @@ class Plan(StatusModel):
     binding_constraint: Annotated[
         ShortText | None, Field(description="What cut the wish short; unset when nothing did.")
     ] = None
-    runner_up: Annotated[ShortText | None, Field(description="The next best plan and its watts.")] = None
+    runner_up: Annotated[LongText | None, Field(description="The next best plan.")] = None
+    planner: Annotated[ShortText | None, Field(description="Who planned: Joint or PerVariant.")] = None
+    price: Annotated[
+        ShortText | None, Field(description="Joules that one more satisfied request costs under the plan, by service.")
+    ] = None
 
 
 class VariantStatus(StatusModel):

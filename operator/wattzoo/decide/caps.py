@@ -38,6 +38,14 @@ class Headroom:
     watts: float | None
     watts_per_accelerator: float | None
 
+    @property
+    def bound(self) -> int | None:
+        """Accelerators that every one of these bounds allows; None while no bound is known."""
+        bounds = [bound for bound in (self.accelerators, self.allocatable) if bound is not None]
+        if self.watts is not None and self.watts_per_accelerator:
+            bounds.append(int(self.watts / self.watts_per_accelerator))
+        return min(bounds, default=None)
+
 
 def held_accelerators(replicas: int, pods: Iterable[PodView], per_replica: int) -> int:
     """Accelerators of a Deployment that asks for `replicas`: asked for or held, whichever is more, plus terminating."""
@@ -105,6 +113,12 @@ def node_accelerators(nodes: Iterable[Manifest], spec: AcceleratorPoolSpec) -> t
         if _is_schedulable(node):
             allocatable += _amount((status.get("allocatable") or {}).get(spec.resource_name))
     return count, capacity, allocatable
+
+
+def node_sizes(nodes: Iterable[Manifest], spec: AcceleratorPoolSpec) -> tuple[int, ...]:
+    """Accelerators of each node of a pool that takes pods."""
+    sizes = (node_accelerators([node], spec)[2] for node in nodes)
+    return tuple(size for size in sizes if size)
 
 
 def _amount(value: object) -> int:

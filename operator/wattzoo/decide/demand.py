@@ -10,6 +10,7 @@ from wattzoo.decide.caps import Headroom
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.memory import PoolEstimate
 from wattzoo.decide.shortage import Shortage
+from wattzoo.decisions import PoolPlan
 from wattzoo.model import Ref, VariantKey, VariantState
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
 
@@ -29,6 +30,7 @@ class PoolInputs:
     AcceleratorPool; a variant whose pool is missing there may not be placed and is left as it is. rates: recent
     (time, requests per second) by service, oldest first. drained: silent pods on which nothing runs any more, by
     variant; a variant that is missing there is not packed. shortages: variants whose accelerators do not come.
+    plan: what the joint plan wishes; without it each variant follows its own demand.
     """
 
     context: PoolContext
@@ -40,6 +42,7 @@ class PoolInputs:
     rates: Mapping[Ref, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     drained: Mapping[VariantKey, frozenset[str]] = field(default_factory=dict)
     shortages: Mapping[VariantKey, Shortage] = field(default_factory=dict)
+    plan: PoolPlan | None = None
 
 
 def _shares(weights: Mapping[VariantKey, int]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from wattzoo.decide.memory import MemberMemory
+from wattzoo.decide.memory import MemberMemory, PoolMemory
 from wattzoo.decisions import Capacity, MemberEnergy, ServiceLoad, VariantSignals
 from wattzoo.model import VariantKey, VariantState
 
@@ -164,6 +164,18 @@ def estimate_service_watts(
         share = mine.get(name, 0.0) / total if total > 0.0 else sum(mine.values()) / everything
         watts += share * power
     return watts
+
+
+def measured_watts(memories: Iterable[PoolMemory], accelerator_pool: str) -> float | None:
+    """Measured power of everything managed on one AcceleratorPool; None when nothing was measured."""
+    known = [
+        seen.watts
+        for estimate in (memory.estimate for memory in memories)
+        if estimate is not None
+        for key, seen in estimate.signals.items()
+        if seen.watts is not None and estimate.accelerator_pools.get(key) == accelerator_pool
+    ]
+    return sum(known) if known else None
 
 
 def _member_rates(loads: Iterable[ServiceLoad]) -> dict[str, float]:

@@ -60,8 +60,9 @@ class PoolMemory:
     rates: recent requests per second by service. first_at_seconds: when this process first saw it. pending: lower
     wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends
     anything to a variant. unused_since_seconds: the same for servers that left the spec. silent_since_seconds: since
-    when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant. shortages: variants
-    whose accelerators do not come.
+    when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant. shortages:
+    variants whose accelerators do not come. planned: replicas by variant that a joint plan leaves, empty without one;
+    traffic moves within what they carry before the others go.
     """
 
     first_at_seconds: float
@@ -70,6 +71,7 @@ class PoolMemory:
     history: ReplicaHistory = field(default_factory=ReplicaHistory)
     pending: Mapping[VariantKey, int] = field(default_factory=dict)
     retiring: frozenset[VariantKey] = frozenset()
+    planned: Mapping[VariantKey, int] = field(default_factory=dict)
     zero_since_seconds: Mapping[str, float] = field(default_factory=dict)
     unused_since_seconds: Mapping[Ref, float] = field(default_factory=dict)
     silent_since_seconds: Mapping[str, float] = field(default_factory=dict)

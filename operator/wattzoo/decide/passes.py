@@ -22,7 +22,9 @@ from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
 from wattzoo.decide.packing import decide_packing, find_drained_pods, note_silent
 from wattzoo.decide.pipeline import ServiceInputs, decide_service, summarise_service
-from wattzoo.decide.replicas import decide_pool
+from wattzoo.decide.plan_fleet import PlanPart
+from wattzoo.decide.planned import covers
+from wattzoo.decide.replicas import decide_pool, replica_bounds
 from wattzoo.decide.restore import restore_pool, restore_service
 from wattzoo.decide.series import read_problem
 from wattzoo.decide.shortage import note_shortages
@@ -37,6 +39,7 @@ from wattzoo.decide.traffic import (
 from wattzoo.decisions import (
     Finding,
     PoolDecision,
+    PoolPlan,
     ServiceDecision,
     ServiceFigures,
     ServiceLoad,
@@ -66,6 +69,7 @@ class PoolThought:
     reserved: Mapping[str, Mapping[Ref, int]]
     packing: Mapping[VariantKey, VariantPacking]
     weighted: frozenset[str]
+    part: PlanPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,9 @@ def think_pool(
     memory: PoolMemory,
     services: Mapping[Ref, ServiceMemory],
     reserved: Reserved,
+    plan: PoolPlan | None = None,
 ) -> PoolThought:
-    """Replicas of one pool, from what is seen now and what was remembered."""
+    """Replicas of one pool, from what is seen now and what was remembered; by the joint plan where there is one."""
     context, findings = read_context(specs, ref, pool, snapshot)
     order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
@@ -148,6 +153,7 @@ def think_pool(
         rates=memory.rates,
         shortages=shortages,
     )
+    inputs = replace(inputs, plan=plan if plan is not None and covers(plan, inputs) else None)
     index = index_series(telemetry, float(pool.spec.scaling.stale_after_seconds))
     memory = replace(memory, silent_since_seconds=note_silent(inputs, memory))
     inputs = replace(inputs, drained=find_drained_pods(inputs, index, memory.silent_since_seconds))
@@ -160,8 +166,25 @@ def think_pool(
     weighted = frozenset(str(key) for live in inputs.live.values() for key, weight in live.items() if weight > 0)
     memory = replace(memory, unused_since_seconds=unused)
     return PoolThought(
-        context, decision, estimate, memory, drained, findings, _reserve(context, decision), packing, weighted
+        context=context,
+        decision=decision,
+        estimate=estimate,
+        memory=memory,
+        drained=drained,
+        findings=findings,
+        reserved=_reserve(context, decision),
+        packing=packing,
+        weighted=weighted,
+        part=PlanPart(context, estimate, memory, replica_bounds(inputs), _ledgers(context, services)),
     )
+
+
+def _ledgers(context: PoolContext, services: Mapping[Ref, ServiceMemory]) -> dict[Ref, LedgerSummary | None]:
+    """What each service of a pool counted so far."""
+    return {
+        ref: summarise_service(spec, services[ref]) if ref in services else None
+        for ref, spec in context.services.items()
+    }
 
 
 def observe_route(memory: ServiceMemory, live: Mapping[VariantKey, int], at_seconds: float) -> ServiceMemory:
@@ -246,6 +269,7 @@ def think_service(
         resets=find_resets(telemetry, ref.namespace, feedback),
         feedback_source=feedback_source(feedback),
         requests_known=counters is not None,
+        planned={} if pool_memory is None else pool_memory.planned,
     )
     decision, memory = decide_service(inputs, memory, rng)
     figures = estimate_figures(ref, names, context, estimate, load, memory, summarise_service(spec, memory))

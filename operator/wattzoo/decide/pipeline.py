@@ -7,7 +7,7 @@ traffic away from what cannot serve. Whatever is unknown holds the live weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class ServiceInputs:
 
     live: weights of the live route in its order; empty when there is no route. outcomes: None when feedback could not
     be read. retiring: variants that the pool wants to bring to zero. pool_rps: requests of all services of the
-    pool, which share what its replicas carry.
+    pool, which share what its replicas carry. planned: replicas that a joint plan leaves, by variant.
     """
 
     spec: LLMServiceSpec
@@ -60,6 +60,7 @@ class ServiceInputs:
     resets: tuple[tuple[float, tuple[OutcomeCounter, ...]], ...] = ()
     feedback_source: str = ""
     requests_known: bool = False
+    planned: Mapping[VariantKey, int] = field(default_factory=dict)
 
 
 def make_service_policy(spec: LLMServiceSpec) -> ControllerPolicy[Any]:
@@ -102,8 +103,9 @@ def _conditions(inputs: ServiceInputs, usable: tuple[VariantState, ...]) -> tupl
 
 
 def _carrier(state: VariantState, inputs: ServiceInputs) -> VariantDemand:
-    """A usable variant as what its ready replicas carry."""
-    capacity, count = inputs.estimate.capacities.get(state.key), max(1, len(state.ready))
+    """A usable variant as what its ready replicas carry, those left out that a joint plan will take away."""
+    capacity, ready = inputs.estimate.capacities.get(state.key), len(state.ready)
+    count = max(1, min(ready, inputs.planned.get(state.key, ready)))
     return VariantDemand(
         variant=str(state.key),
         member=state.key.member,

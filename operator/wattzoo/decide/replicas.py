@@ -15,6 +15,7 @@ from wattzoo.api.conditions import Reason
 from wattzoo.decide.caps import held_by_variant
 from wattzoo.decide.demand import PoolInputs, estimate_variant_demand
 from wattzoo.decide.memory import PoolEstimate, PoolMemory
+from wattzoo.decide.planned import follow_plan, planned_demand
 from wattzoo.decisions import Finding, PoolDecision, VariantPlan
 from wattzoo.model import Backing, VariantKey, VariantState
 from wattzoo_policies.limits.replicas import decide_replicas
@@ -24,16 +25,16 @@ from wattzoo_policies.signals import ReplicaRequest, VariantDemand, VariantRepli
 def decide_pool(inputs: PoolInputs, memory: PoolMemory) -> tuple[PoolDecision, PoolMemory]:
     """Replicas of every variant that can be scaled and placed; the others keep what they have."""
     spec = inputs.context.pool.spec
-    bounds = _bounds(inputs)
-    demand = estimate_variant_demand(inputs, bounds)
+    bounds = replica_bounds(inputs)
+    demand = estimate_variant_demand(inputs, bounds) if inputs.plan is None else planned_demand(inputs, inputs.plan)
     states = {state.key: state for state in inputs.context.states if state.key in bounds}
     names = {str(key): key for key in states}
-    request = ReplicaRequest(
-        inputs.at_seconds, tuple(_demand(state, demand, bounds, inputs.estimate) for state in states.values())
-    )
-    history, plan = decide_replicas(
-        memory.history, request, spec.scaling.reserve_percent / 100.0, float(spec.scaling.down_stabilization_seconds)
-    )
+    variants = tuple(_demand(state, demand, bounds, inputs.estimate) for state in states.values())
+    request, down = ReplicaRequest(inputs.at_seconds, variants), float(spec.scaling.down_stabilization_seconds)
+    if inputs.plan is None:
+        history, plan = decide_replicas(memory.history, request, spec.scaling.reserve_percent / 100.0, down)
+    else:
+        history, plan = follow_plan(inputs, inputs.plan, memory.history, request, down)
     wished = {names[entry.variant]: entry for entry in plan.variants}
     wished = _start_something(inputs, states, wished)
     zero_since = _zero_since(inputs, memory)
@@ -41,7 +42,7 @@ def decide_pool(inputs: PoolInputs, memory: PoolMemory) -> tuple[PoolDecision, P
     guarded = {key: _guard_decrease(inputs, memory, states[key], entry, zero_since) for key, entry in wished.items()}
     granted = grant_increases(inputs, states, {key: entry.replicas for key, (entry, _) in guarded.items()})
     plans = tuple(_variant_plan(inputs, state, guarded, granted) for state in inputs.context.states)
-    decision = _summarise(inputs, plans, demand)
+    decision = _summarise(inputs, plans, demand if inputs.plan is None else inputs.plan.expected_rps)
     retiring = frozenset(key for key, number in lowered.items() if number == 0)
     pending = lowered if _is_new(inputs, memory) else {**memory.pending, **_lowest(memory.pending, lowered)}
     return decision, replace(
@@ -49,12 +50,13 @@ def decide_pool(inputs: PoolInputs, memory: PoolMemory) -> tuple[PoolDecision, P
         history=history,
         pending=pending,
         retiring=retiring,
+        planned={} if inputs.plan is None else {key: entry.replicas for key, entry in wished.items()},
         zero_since_seconds=zero_since,
         decided_at_seconds=inputs.at_seconds,
     )
 
 
-def _bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
+def replica_bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
     """Least and most replicas of the variants that exist or may be created, and whose accelerators may be used."""
     bounds = {}
     states = {state.key: state for state in inputs.context.states}
@@ -309,5 +311,6 @@ def _summarise(
         held=bool(unknown),
         watts=_watts(inputs, plans, demand),
         binding_constraint=str(limited[0].reason) if limited else None,
+        plan=inputs.plan,
         findings=(*limited, *sorted(problems, key=lambda finding: finding.message)),
     )

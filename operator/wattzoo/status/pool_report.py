@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wattzoo.api.accelerator_pool import AcceleratorPoolSpec, AcceleratorPoolStatus
@@ -11,7 +12,7 @@ from wattzoo.api.conditions import Condition, ConditionType, Reason, allows
 from wattzoo.api.model_pool import ModelPoolSpec, ModelPoolStatus, Plan, ScalingState, VariantStatus
 from wattzoo.decisions import Finding, MemberEnergy, PoolDecision, VariantPlan
 from wattzoo.manifests import parse_time
-from wattzoo.model import Backing, Manifest, VariantState
+from wattzoo.model import Backing, Manifest, Ref, VariantState
 from wattzoo.status.conditions import Judgement, from_finding
 from wattzoo.status.judge import judge_degraded, judge_energy, judge_paused
 
@@ -117,7 +118,7 @@ def render_model_pool_status(
     view: PoolView, conditions: tuple[Condition, ...], generation: int | None
 ) -> ModelPoolStatus:
     """The whole status."""
-    decision = view.decision
+    decision, joint = view.decision, view.decision.plan
     plans = {plan.key: plan for plan in decision.variants}
     known = [row.watts for row in view.energy.values() if row.watts is not None]
     held = sum(pod.accelerators for state in view.states for pod in state.pods)
@@ -133,12 +134,19 @@ def render_model_pool_status(
             watts=None if decision.watts is None else round(decision.watts),
             reason=decision.reason,
             message=decision.message,
-            binding_constraint=decision.binding_constraint,
+            binding_constraint=decision.binding_constraint or (None if joint is None else joint.binding or None),
+            runner_up=None if joint is None else joint.runner_up or None,
+            planner="PerVariant" if joint is None else "Joint",
+            price=None if joint is None else _render_prices(joint.price) or None,
         ),
         variants=tuple(_render_variant(state, plans.get(state.key), view) for state in view.states),
         scaling=ScalingState(state=view.history, observed_at=timestamp(decision.at_seconds)) if view.history else None,
         conditions=conditions,
     )
+
+
+def _render_prices(prices: Mapping[Ref, float]) -> str:
+    return ", ".join(f"{ref.name} {joules:.3g} J" for ref, joules in sorted(prices.items()))
 
 
 def _render_variant(state: VariantState, plan: VariantPlan | None, view: PoolView) -> VariantStatus:

@@ -1,0 +1,209 @@
+"""One plan for every ModelPool that is planned jointly: from what each pass knows to plain numbers, and back.
+
+Services of pools that share accelerators are solved together; the planner itself finds what is connected. A pool of
+which something is unknown (a profile, a rate) is left out and follows its own demand: nothing is planned from guesses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.decide.caps import Headroom, node_sizes
+from wattzoo.decide.context import find_missing_members
+from wattzoo.decide.demand import PEAK_SECONDS
+from wattzoo.decide.estimate import PoolContext
+from wattzoo.decide.memory import PoolEstimate, PoolMemory
+from wattzoo.decisions import Capacity, PoolPlan
+from wattzoo.model import ClusterSnapshot, Ref, VariantKey, VariantState
+from wattzoo_policies.capacity.model import work_seconds
+from wattzoo_policies.capacity.replicas import estimate_peak_rps
+from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
+from wattzoo_policies.placement.target import REACH, Debt, decide_target, estimate_credit
+from wattzoo_policies.signals import LedgerSummary
+
+ETA = 0.9
+"""Share of the knee that a replica is filled to: what `Capacity.rps` already is."""
+MARGIN = 0.003
+REPAY_SECONDS = 600.0
+LEAST_RPS = 1e-3
+"""A service without requests is planned for as if it had one in a quarter of an hour: somebody must hold the first."""
+MIN_LABELS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPart:
+    """What one ModelPool brings in: its last estimate and, by variant, the bounds that its passes keep."""
+
+    context: PoolContext
+    estimate: PoolEstimate
+    memory: PoolMemory
+    bounds: Mapping[VariantKey, tuple[int, int]]
+    ledgers: Mapping[Ref, LedgerSummary | None]
+
+
+def variant_name(ref: Ref, key: VariantKey) -> str:
+    """Name of a variant in the problem."""
+    return f"{ref}/{key}"
+
+
+def find_unknown(part: PlanPart, headroom: Mapping[str, Headroom]) -> str:
+    """Why a pool cannot be planned jointly; empty when it can."""
+    for state in part.context.states:
+        room = headroom.get(state.accelerator_pool or "")
+        if state.key in part.bounds and (room is None or room.bound is None):
+            return f"how much of {state.accelerator_pool} there is for {state.key} is unknown"
+        capacity = part.estimate.capacities.get(state.key)
+        if state.key in part.bounds and (capacity is None or capacity.model is None or capacity.shape is None):
+            return f"what a replica of {state.key} carries is unknown"
+    for ref in part.context.services:
+        load = part.estimate.loads.get(ref)
+        if load is None or load.total_rps is None:
+            return f"the rate of {ref.name} is unknown"
+    return ""
+
+
+def make_problem(parts: Sequence[PlanPart], headroom: Mapping[str, Headroom], snapshot: ClusterSnapshot) -> PlanProblem:
+    """The problem of all parts; `headroom` is what they may hold of each AcceleratorPool together."""
+    variants: list[PlanVariant] = []
+    services: list[PlanService] = []
+    used: set[str] = set()
+    for part in parts:
+        unknown = _unknown_members(part)
+        for state in part.context.states:
+            pool = state.accelerator_pool
+            if state.key in part.bounds and pool is not None:
+                used.add(pool)
+                variants.append(_make_variant(part, state, part.estimate.capacities[state.key], unknown))
+        services += [_make_service(part, ref, spec) for ref, spec in part.context.services.items()]
+    pools = [PlanPool(name, headroom[name].bound or 0, _nodes(parts, name, snapshot)) for name in sorted(used)]
+    return PlanProblem(tuple(pools), tuple(variants), tuple(services), eta=ETA)
+
+
+def _nodes(parts: Sequence[PlanPart], name: str, snapshot: ClusterSnapshot) -> tuple[int, ...]:
+    spec = next((part.context.hardware[name] for part in parts if name in part.context.hardware), None)
+    return () if spec is None else node_sizes(snapshot.nodes, spec)
+
+
+def _unknown_members(part: PlanPart) -> frozenset[str]:
+    """Members that some service knows nothing of: they must run somewhere to be learned."""
+    unknown = set()
+    for ref, spec in part.context.services.items():
+        known = _accuracies(part, ref, spec)
+        unknown |= {name for name, accuracy in known.items() if accuracy is None}
+    return frozenset(unknown)
+
+
+def _make_variant(part: PlanPart, state: VariantState, capacity: Capacity, unknown: frozenset[str]) -> PlanVariant:
+    model, shape = capacity.model, capacity.shape
+    if model is None or shape is None:
+        raise ValueError(f"{state.key} has no model of a replica: its pool is not to be planned jointly")
+    least, most = part.bounds[state.key]
+    first = next(s.key for s in part.context.states if s.key.member == state.key.member and s.key in part.bounds)
+    if state.key.member in unknown and state.key == first:
+        least = max(least, min(1, most))
+    knee = None if capacity.rps is None else capacity.rps * work_seconds(model, shape) / ETA
+    return PlanVariant(
+        name=variant_name(part.context.ref, state.key),
+        member=f"{part.context.ref}/{state.key.member}",
+        pool=state.accelerator_pool or "",
+        accelerators=max(1, state.accelerators_per_replica),
+        idle_watts=model.idle_watts,
+        active_watts=model.active_watts,
+        max_watts=model.max_watts,
+        start_joules=model.startup_joules,
+        knee_load=knee,
+        current_replicas=state.desired or 0,
+        min_replicas=least,
+        max_replicas=most,
+    )
+
+
+def _accuracies(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> dict[str, float | None]:
+    """The satisfied share of each member of a service: as its law estimates it, else as declared, else unknown."""
+    names, _ = find_missing_members(spec, part.context.pool)
+    ledger = part.ledgers.get(ref)
+    rows = {} if ledger is None else {row.name: row for row in ledger.members}
+    priors = {m.name: m.accuracy_prior_per_mille for m in spec.members or ()}
+    known: dict[str, float | None] = {}
+    for name in names:
+        row, prior = rows.get(name), priors.get(name)
+        known[name] = None if prior is None else prior / 1e3
+        if row is not None and row.accuracy is not None and (prior is not None or row.total >= MIN_LABELS):
+            known[name] = row.accuracy
+    return known
+
+
+def _make_service(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> PlanService:
+    alpha = spec.sla.accuracy.target_per_mille / 1e3
+    estimated = _accuracies(part, ref, spec)
+    floor = min((value for value in estimated.values() if value is not None), default=alpha + REACH)
+    accuracy = {name: floor if value is None else value for name, value in estimated.items()}
+    rate, high = _rates(part, ref)
+    ledger = part.ledgers.get(ref)
+    # The service's own law aims at a credit; servers are planned so that it can repay and give back.
+    floor_requests = -estimate_credit(rate, REPAY_SECONDS)
+    debt = Debt(0.0 if ledger is None else max(floor_requests, ledger.debt_requests))
+    target = decide_target(alpha, debt, rate, accuracy, margin=MARGIN, credit=0.0, repay_seconds=REPAY_SECONDS)
+    work, by_variant = {}, {}
+    for state in part.context.states:
+        capacity = part.estimate.capacities[state.key]
+        if state.key in part.bounds and state.key.member in accuracy and capacity.model and capacity.shape:
+            name = variant_name(part.context.ref, state.key)
+            work[name] = work_seconds(capacity.model, capacity.shape)
+            by_variant[name] = accuracy[state.key.member]
+    return PlanService(str(ref), rate, high, min(1.0, max(0.0, target)), work, by_variant)
+
+
+def _rates(part: PlanPart, ref: Ref) -> tuple[float, float]:
+    """(expected, high) requests per second: measured, and the recent peak with the declared reserve and the backlog."""
+    rate = part.estimate.loads[ref].total_rps or 0.0
+    peak = estimate_peak_rps(part.memory.rates.get(ref, ()), part.estimate.at_seconds, PEAK_SECONDS)
+    reserve = part.context.pool.spec.scaling.reserve_percent / 100.0
+    return max(LEAST_RPS, rate), max(LEAST_RPS, rate, peak or 0.0) * (1.0 + reserve)
+
+
+def cut_reserve(problem: PlanProblem, share: float) -> PlanProblem:
+    """The same problem with this share of each service's reserve."""
+    services = tuple(
+        replace(service, high_rate_rps=service.rate_rps + share * (service.high_rate_rps - service.rate_rps))
+        for service in problem.services
+    )
+    return replace(problem, services=services)
+
+
+def read_plan(part: PlanPart, problem: PlanProblem, plan: Plan, at_seconds: float) -> PoolPlan:
+    """A part's share of the plan."""
+    ref = part.context.ref
+    names = {variant_name(ref, key): key for key in part.bounds}
+    asked = {variant.name for variant in problem.variants}
+    services = {service.name: service for service in problem.services}
+    own = {name: service for name in part.context.services if (service := services.get(str(name))) is not None}
+    high: dict[VariantKey, float] = {key: 0.0 for name, key in names.items() if name in asked}
+    expected = dict(high)
+    for service in own.values():
+        swing = service.high_rate_rps / service.rate_rps if service.rate_rps > 0.0 else 1.0
+        for name, rate in plan.flows.get(service.name, {}).items():
+            if name in names:
+                expected[names[name]] += rate
+                high[names[name]] += rate * swing
+    return PoolPlan(
+        at_seconds=at_seconds,
+        replicas={names[name]: count for name, count in plan.replicas.items() if name in names},
+        expected_rps=expected,
+        high_rps=high,
+        rates={name: service.high_rate_rps for name, service in own.items()},
+        status=str(plan.status),
+        watts=plan.watts,
+        binding=plan.binding,
+        runner_up=plan.runner_up,
+        price={
+            name: price
+            for name in own
+            if str(name) not in plan.accuracy_missing  # there the dual is the penalty, not joules
+            and (price := plan.price_joules_per_satisfied.get(str(name))) is not None
+            and math.isfinite(price)
+        },
+    )
