@@ -6,8 +6,8 @@ attainment and the satisfaction of the same run.
     python scripts/simulate_demo.py --minutes 10 --mean-rps 11.5 --seeds 3
     python scripts/simulate_demo.py --laws --seeds 6
 
-The second form sets the laws beside each other as the demo's report does (same pool, same replica rule, several seeds of
-the routing), but over several draws of the requests: one draw is a matter of luck by some per cent.
+The second form sets the laws beside each other as the demo's report does (same pool, same replica rule, several seeds
+of the routing), but over several draws of the requests: one draw is a matter of luck by some per cent.
 """
 
 from __future__ import annotations

@@ -252,8 +252,9 @@ def estimate_promise_start(
 ) -> float:
     """Return N0, the request from which the promise holds; infinite where no member (M,) exceeds alpha.
 
-    At least 1,000 and `MEMBER_REQUESTS` a member, and until the best member has earned twice the buffer of that request, half of its edge being left
-    for everything else, and what the start may owe (half the requests that are decided blind are spread evenly).
+    At least 1,000 and `MEMBER_REQUESTS` a member, and until the best member has earned twice the buffer of that
+    request, half of its edge being left for everything else, and what the start may owe (half the requests that are
+    decided blind are spread evenly).
     """
     best = float(accuracy.max())
     edge = best - alpha
