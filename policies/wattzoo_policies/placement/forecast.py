@@ -4,9 +4,9 @@ Two questions. What may come within the time that a new replica takes (the lead)
 of a window; and what may come in the very next interval, which says how full serving replicas may be. Each is asked of
 two expectations: a *level* (an average, and half of its rise over a window), good for load that wanders, and a *peak*
 (the largest load of the last ten minutes), good for load that comes in bursts with silence between. An expectation's
-bound is its value times a quantile of (what came / what was expected), weighted by what came: the share of requests,
-not of intervals, is promised to somebody. The expectation whose bound has been lower on average is believed. A product,
-not a sum: errors grow with the load.
+bound is its value times a quantile of (what came / what was expected), for the next interval weighted by what came:
+the share of requests, not of intervals, is promised to somebody. The expectation whose bound has been lower on average
+is believed. A product, not a sum: errors grow with the load.
 
 Loads are of all services that share members, in replica-seconds per second of one reference variant, so that sizes of
 requests count like their number. Errors are kept as histograms that forget; the memory is about a kilobyte.
@@ -28,7 +28,7 @@ UNKNOWN_RATIO = 1.30
 LEAST_SAMPLES = 40
 MEMORY_STEPS = 960
 HIGH_QUANTILE = 0.90
-NEXT_QUANTILE = 0.985
+NEXT_QUANTILE = 0.97
 LARGEST = 3
 
 _FIRST_EDGE = 0.5
@@ -88,7 +88,7 @@ class Expectation:
             return self
         errors = self.errors
         if self.values[-steps] > 0.0 and came > 0.0:
-            errors = errors.add(came / self.values[-steps], came)
+            errors = errors.add(came / self.values[-steps], came if steps == 1 else 1.0)
         return replace(self, errors=errors, values=self.values[-steps + 1 :] if steps > 1 else ())
 
     def expect(self, value: float, quantile: float) -> Expectation:

@@ -12,6 +12,7 @@ replica falls silent. So costly replicas are full or silent in turn, and the mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from wattzoo_policies.placement.joint_demand import (
     estimate_knees,
     estimate_loads,
     group_services,
+    learn_care,
     observe_services,
 )
 from wattzoo_policies.placement.joint_state import JointState, KeptPlan, ServiceMemory
@@ -38,6 +40,8 @@ from wattzoo_policies.placement.target import REACH, decide_target, estimate_cre
 from wattzoo_policies.placement.weights import Weights, decide_weights
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
 
+ROUTE_DEVIATIONS = 2.0
+"""Standard deviations of a variant's share of an interval's requests that its replicas are to carry."""
 RESERVE = "/reserve"
 """What a service's declared reserve is called in the planning problem."""
 
@@ -77,6 +81,7 @@ class _View:
     work: Mapping[str, Mapping[str, float]]
     accuracies: Mapping[str, Mapping[str, float]]
     memories: Mapping[str, ServiceMemory]
+    care: Mapping[str, float]
 
     def services(self, parameters: JointParameters, *, is_plan: bool) -> list[PlanService]:
         """Return the services as the plan or the weights take them."""
@@ -127,7 +132,8 @@ class JointController:
         memories = observe_services(state, observation, self.parameters.repay_seconds)
         grouped = group_services(observation, memories)
         groups, load_memories = estimate_groups(observation, grouped, memories, state.loads)
-        state = replace(state, services=memories, loads=load_memories)
+        care = {group.key: learn_care(state.care.get(group.key, 1.0), group, observation, memories) for group in groups}
+        state = replace(state, services=memories, loads=load_memories, care=care)
         if not groups:
             return state, FleetDecision({}, {}, {})
         view = self._view(state, observation, groups)
@@ -153,7 +159,7 @@ class JointController:
                 work[service.name] = {v.name: work_seconds(v.model, loads[service.name].shape) for v in usable}
                 accuracies[service.name] = {v.name: known[v.member] for v in usable}
         knees = estimate_knees(observation.variants, groups, loads)
-        return _View(observation, tuple(groups), loads, knees, work, accuracies, state.services)
+        return _View(observation, tuple(groups), loads, knees, work, accuracies, state.services, state.care)
 
     def _is_due(self, state: JointState, view: _View) -> bool:
         """Whether to plan: the time has come, or a load is above what the last plan was made for."""
@@ -187,9 +193,14 @@ class JointController:
             tau_seconds=parameters.tau_seconds,
         )
         previous = None if state.plan is None else _as_plan(state.plan)
-        plan = solve_plan(
-            problem, time_limit_seconds=parameters.time_limit_seconds, gap=parameters.gap, previous=previous
-        )
+        try:
+            plan = solve_plan(
+                problem, time_limit_seconds=parameters.time_limit_seconds, gap=parameters.gap, previous=previous
+            )
+        except ArithmeticError as error:  # the solver gave up on a program that has a solution
+            if state.plan is None:
+                raise
+            return replace(state.plan, at_seconds=observation.at_seconds, binding=f"last plan kept: {error}")
         high: dict[str, float] = {}
         for service in problem.services:
             for variant, rate in plan.flows.get(service.name, {}).items():
@@ -227,6 +238,9 @@ class JointController:
             eta = 1.0 / group.next_ratio
             own = [v for v in variants.values() if any(v.name in service.work_seconds for service in services)]
             found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
+            care = view.care.get(group.key, 1.0)
+            own = _with_route_noise(own, found, services, group.next_ratio, care, view.observation.interval_seconds)
+            found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
             used = _serving(found, services, own, ready, eta)
             if self.parameters.fill and len(services) == 1 and found.overload == 0.0:
                 best = max(services[0].accuracy.values()) - REACH
@@ -257,6 +271,34 @@ def _serving(
             serving_replicas(work, variant.knee_load, ready[variant.name], eta=eta) if work > 0.0 else 0
         )
     return serving
+
+
+def _with_route_noise(
+    variants: list[PlanVariant],
+    found: Weights,
+    services: list[PlanService],
+    ratio: float,
+    care: float,
+    interval_seconds: float,
+) -> list[PlanVariant]:
+    """Return the variants with knees lowered for what chance does to their share of an interval's requests.
+
+    Each request draws its route alone: of k expected ones at share p the count has the variance k (1 - p), which adds
+    to the forecast's own error (the excess of `ratio` over 1); the sum is taken `care` times.
+    """
+    noisy = []
+    total = sum(service.rate_rps for service in services) * interval_seconds
+    for variant in variants:
+        count = interval_seconds * sum(
+            service.rate_rps * found.shares[service.name].get(variant.name, 0.0) for service in services
+        )
+        if count <= 0.0 or variant.knee_load is None:
+            noisy.append(variant)
+            continue
+        chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - count / total) / count)
+        wider = 1.0 + care * math.hypot(max(0.0, ratio - 1.0), chance)
+        noisy.append(replace(variant, knee_load=variant.knee_load * ratio / wider))
+    return noisy
 
 
 def _reserve(service: PlanService, parameters: JointParameters) -> PlanService:

@@ -23,6 +23,11 @@ from wattzoo_policies.placement.target import observe_debt
 
 SHAPE_MEMORY = 9.0
 """Mean tokens are averaged over about this many intervals' requests."""
+LATE_SHARE = 0.006
+"""Share of requests that packing may make late."""
+CARE_GAIN = 0.5
+LEAST_CARE = 0.25
+MOST_CARE = 4.0
 SHAPE_GRID = 0.01
 """Sizes are rounded to this share before a knee is computed: a knee hardly moves, its computation is not free."""
 
@@ -185,6 +190,55 @@ def estimate_knees(
         latency = functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget())
         knees[variant.name] = _knee(variant.model, _rounded(mean_in), _rounded(mean_out), latency)
     return knees
+
+
+def learn_care(
+    care: float, group: Group, observation: FleetObservation, memories: Mapping[str, ServiceMemory]
+) -> float:
+    """Return how many times the expected error is kept free on serving replicas, after the interval that has ended.
+
+    Each interval's share of requests that must have been late moves it up, the allowed share down, so that in the long
+    run just that share is late, whatever the errors look like. How loaded a variant was follows from the requests
+    inside it: n = r*O*t0/(1 - r*w) on each serving replica.
+    """
+    late, total = 0.0, 0.0
+    for variant in observation.variants:
+        users = [s for s in group.services if variant.member in s.members]
+        if not users or not variant.running or variant.serving <= 0 or variant.waiting is None:
+            continue
+        shape, latency = (
+            _mean_shape(users, memories),
+            functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget()),
+        )
+        model, inside = variant.model, variant.running / variant.serving
+        work = work_seconds(model, shape)
+        rate = inside / (shape.output_tokens * model.t0_seconds + inside * work)
+        slower = 1.0 / max(1e-6, 1.0 - rate * work)
+        first = (shape.input_tokens * model.prefill_seconds_per_token + model.t0_seconds) * slower
+        is_late = variant.waiting > 0.0
+        is_late |= latency.tpot_seconds is not None and model.t0_seconds * slower > latency.tpot_seconds
+        is_late |= latency.ttft_seconds is not None and first > latency.ttft_seconds
+        total += rate * variant.serving
+        late += rate * variant.serving if is_late else 0.0
+    if total <= 0.0:
+        return care
+    return min(MOST_CARE, max(LEAST_CARE, care + CARE_GAIN * (late / total - LATE_SHARE)))
+
+
+def _mean_shape(users: Sequence[FleetService], memories: Mapping[str, ServiceMemory]) -> RequestShape:
+    """Return the mean request of the last interval (averages where a service had none), weighted by rate."""
+    weights, inputs, outputs = [], [], []
+    for service in users:
+        memory = memories[service.name]
+        shape = service.shape or RequestShape(memory.input_tokens or 0.0, memory.output_tokens or 1.0)
+        weights.append(max(1e-9, memory.rate_rps or 0.0))
+        inputs.append(shape.input_tokens)
+        outputs.append(shape.output_tokens)
+    total = sum(weights)
+    return RequestShape(
+        sum(w * tokens for w, tokens in zip(weights, inputs, strict=True)) / total,
+        sum(w * tokens for w, tokens in zip(weights, outputs, strict=True)) / total,
+    )
 
 
 def _observe_rate(memory: ServiceMemory, rate: float, shape: RequestShape | None) -> ServiceMemory:

@@ -42,10 +42,11 @@ class KeptPlan:
 
 @dataclass(frozen=True, slots=True)
 class JointState:
-    """Everything; loads by the first service of a group."""
+    """Everything; loads and care (see `joint_demand.learn_care`) by the first service of a group."""
 
     services: Mapping[str, ServiceMemory] = field(default_factory=dict)
     loads: Mapping[str, LoadMemory] = field(default_factory=dict)
+    care: Mapping[str, float] = field(default_factory=dict)
     plan: KeptPlan | None = None
     history: ReplicaHistory = field(default_factory=ReplicaHistory)
 
@@ -55,6 +56,7 @@ class JointState:
             "version": VERSION,
             "services": {name: _service_body(memory) for name, memory in self.services.items()},
             "loads": {name: _load_body(memory) for name, memory in self.loads.items()},
+            "care": {name: _short(care) for name, care in self.care.items()},
             "history": json.loads(self.history.to_json()),
         }
         if self.plan is not None:
@@ -79,6 +81,7 @@ class JointState:
             return cls(
                 {str(name): _read_service(entry) for name, entry in body["services"].items()},
                 {str(name): _read_load(entry) for name, entry in body["loads"].items()},
+                {str(name): float(care) for name, care in body["care"].items()},
                 _read_plan(body["plan"]) if "plan" in body else None,
                 ReplicaHistory.from_json(json.dumps(body["history"])),
             )

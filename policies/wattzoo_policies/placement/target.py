@@ -22,8 +22,7 @@ HOUR_SECONDS = 3600.0
 LEAST_REQUESTS = 200.0
 """Requests over which debt is repaid at least, however rare they are: outcomes of fewer say little."""
 GIVE_BACK = 0.002
-"""Share of an hour's requests that a surplus may give back, or one standard deviation of their outcomes if that is more:
-what chance does to an hour anyway."""
+"""Share of an hour's requests that a surplus may give back; a standard deviation of their outcomes if that is more."""
 REACH = 1e-4
 
 
