@@ -37,6 +37,7 @@ POOLS = (
     Accelerator("gh200", 8, 96, 110, 700, 0.8),
 )
 TPOT_SECONDS = 0.06
+ALIKE_TOKENS = (616.0, 131.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +56,27 @@ class Shape:
 
 def make_instance(rng: np.random.Generator, shape: Shape) -> PlanProblem:
     """Return one problem, nothing running yet."""
+    return make_instance_with_steps(rng, shape)[0]
+
+
+def make_instance_with_steps(rng: np.random.Generator, shape: Shape) -> tuple[PlanProblem, dict[str, float]]:
+    """Return one problem, and by variant the step time t0 in seconds (plant watts need it)."""
     billions = np.sort(np.exp(rng.uniform(0.0, math.log(120.0), shape.models)))
     variants, works = _make_variants(rng, shape, billions)
     levels = 0.40 + 0.28 * np.log(billions) / math.log(120.0)
     shares = rng.dirichlet(np.full(shape.services, 2.0))
     services = []
     for index, share in enumerate(shares):
-        tokens = (616.0, 131.0) if shape.alike else (float(rng.uniform(100, 3000)), float(rng.uniform(50, 500)))
+        tokens = ALIKE_TOKENS if shape.alike else (float(rng.uniform(100, 3000)), float(rng.uniform(50, 500)))
         own = np.clip(levels + (0.0 if shape.alike else rng.normal(0.0, 0.01, shape.models)), 0.0, 1.0)
         accuracy = {variant.name: float(own[int(variant.member[1:])]) for variant in variants}
         rate = shape.rate_rps * float(share)
         alpha = float(own.min() + rng.uniform(0.2, 0.9) * np.ptp(own))
-        work = {name: tokens[0] * prompt + tokens[1] * output for name, (prompt, output) in works.items()}
+        work = {name: tokens[0] * prompt + tokens[1] * output for name, (prompt, output, _) in works.items()}
         services.append(PlanService(f"s{index:03d}", rate, rate * float(rng.uniform(1.1, 1.6)), alpha, work, accuracy))
     pools = tuple(PlanPool(pool.name, pool.count, (8,) * (pool.count // 8)) for pool in POOLS[: shape.pools])
-    return PlanProblem(pools, tuple(variants), tuple(services))
+    steps = {name: step for name, (_, _, step) in works.items()}
+    return PlanProblem(pools, tuple(variants), tuple(services)), steps
 
 
 def make_next(rng: np.random.Generator, problem: PlanProblem, plan: Plan) -> PlanProblem:
@@ -85,8 +92,8 @@ def make_next(rng: np.random.Generator, problem: PlanProblem, plan: Plan) -> Pla
 
 def _make_variants(
     rng: np.random.Generator, shape: Shape, billions: np.ndarray
-) -> tuple[list[PlanVariant], dict[str, tuple[float, float]]]:
-    """Return variants, and by name their seconds per prompt token and per output token."""
+) -> tuple[list[PlanVariant], dict[str, tuple[float, float, float]]]:
+    """Return variants, and by name their seconds per prompt token and per output token, and t0."""
     variants, works = [], {}
     for pool in POOLS[: shape.pools]:
         for model, size in enumerate(map(float, billions)):
@@ -104,5 +111,5 @@ def _make_variants(
             start = 1.25 * idle * (60.0 + 3.0 * size)
             variants.append(PlanVariant(name, f"m{model}", pool.name, accelerators, idle, active, most, start, knee))
             output = (0.06 + 0.006 * size / accelerators**0.7) * 1e-3 * math.sqrt(pool.slowness) * float(noise[2])
-            works[name] = (5e-6 * size * pool.slowness / accelerators, output)
+            works[name] = (5e-6 * size * pool.slowness / accelerators, output, step)
     return variants, works

@@ -231,14 +231,14 @@ def _solve_whole(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tup
     """Solve the program without slacks, then if need be with the least of them."""
     count = len(fleet.variants)
     program = make_program(fleet, demands, Slacks.NONE, 0.0, 0.0)
-    solution = solve_program(program, 0.6 * effort.time_limit_seconds, effort.gap)
+    solution = solve_program(program, 0.75 * effort.time_limit_seconds, effort.gap)
     if solution.is_infeasible:
         program = make_program(fleet, demands, Slacks.PENALISED, effort.overload_penalty, effort.accuracy_penalty)
-        least = solve_program(program, 0.2 * effort.time_limit_seconds, 1e-4, on_penalty=True)
+        least = solve_program(program, 0.1 * effort.time_limit_seconds, 1e-4, on_penalty=True)
         if least.values is None:
             return None
         bounded = bound_penalty(program, least.penalty * (1.0 + 1e-6) + 1e-9)
-        solution = solve_program(bounded, 0.2 * effort.time_limit_seconds, effort.gap)
+        solution = solve_program(bounded, 0.15 * effort.time_limit_seconds, effort.gap)
         if solution.values is None:
             solution = replace(least, is_complete=False, bound=-np.inf)
     if solution.values is None:
