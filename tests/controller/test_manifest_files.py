@@ -312,6 +312,8 @@ def test_outcomes_are_of_the_member_by_name_or_by_model(tmp_path: Path) -> None:
     long = read_accuracies(write_csv(tmp_path / "long.csv", ["request_id", "model", "correct"], rows))
     members = {"small": "org/small-8b", "large": "org/large-70b"}
     assert match_members(tmp_path, long, members) == {"small": 0.4, "large": 0.9}
+    spelled = {"Meta-Large_70B": 0.9, "other-70b": 0.1}
+    assert match_members(tmp_path, spelled, {"large": "org/large-70b"}) == {"large": 0.9}
     with pytest.raises(FileError, match=r"column model: has no outcomes of member tiny \(org/tiny\)"):
         match_members(tmp_path, long, {"tiny": "org/tiny"})
 

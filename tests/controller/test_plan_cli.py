@@ -74,7 +74,10 @@ def test_the_operators_controller_keeps_the_plan_where_it_finds_it_running(rate:
     running = tuple(
         replace(v, replicas=replicas[v.name], ready=replicas[v.name], serving=replicas[v.name]) for v in fleet.variants
     )
-    credit = estimate_credit(rate)  # earned: 1,000 requests that did that much better than the target
+    controller = JointController()
+    credit = estimate_credit(
+        rate, controller.parameters.repay_seconds
+    )  # earned: 1,000 requests that did that much better than the target
     seen = replace(
         fleet.services[0],
         rate_rps=rate,
@@ -83,7 +86,6 @@ def test_the_operators_controller_keeps_the_plan_where_it_finds_it_running(rate:
         total=1000.0,
     )
     observation = FleetObservation(0.0, 15.0, fleet.pools, running, (seen,))
-    controller = JointController()
     state, decision = controller.decide(controller.initial_state(), observation, np.random.default_rng(0))
     assert state.plan is not None
     assert dict(state.plan.replicas) == replicas

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from tests.controller.zoo_files import service, write_csv, write_outcomes, write_trace, write_zoo, zoo
 from wattzoo.__main__ import app
+from wattzoo.cli.quiet import without_native_output
 
 RUNNER = CliRunner()
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,3 +178,10 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     row = json.loads(target.read_text())["policies"][0]
     assert min(row["slo"].values()) >= 0.99
     assert row["accuracy"]["end"] >= 0.519
+
+
+def test_what_a_solver_prints_by_itself_is_not_part_of_the_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with without_native_output():
+        os.write(1, b"HiGHS says something\n")
+    os.write(1, b"kept\n")
+    assert capfd.readouterr().out == "kept\n"

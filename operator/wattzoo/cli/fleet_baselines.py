@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,13 @@ from wattzoo_policies.placement.signals import (
 )
 from wattzoo_policies.sim.fluid.scenario import FluidDemand
 
-FILLS = (0.3, 0.45, 0.6, 0.75, 0.9)
+FILLS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 """Swept targets, as shares of the requests that a replica has inside at its knee."""
-PLACEMENTS = 2
+PLACEMENTS = 3
 """How many of the cheapest choices of accelerators are tried."""
 PEAK_QUANTILE = 0.999
+SPARES = (1.0, 1.15, 1.3)
+"""Multiples of the peak that static replicas are tried for: a step's mean hides what comes within it."""
 
 
 HOURLY_PRICES = {
@@ -116,9 +119,24 @@ class Group:
         return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:3])]
 
     def mixtures(self) -> list[HandPlaced]:
-        """Return the mixtures that reach the targets: those whose accelerators carry the peak first, then by joules."""
-        found = plan_mixtures(self.candidates(), self.margins, self.shape, self.latency, 0.0)
-        return sorted(found, key=lambda placed: (not placed.feasible, not self._carries(placed)))
+        """Return the mixtures of any two members that reach the targets (the best one if none does).
+
+        Those that carry the peak come first, then by joules.
+        """
+        found: dict[tuple[tuple[str, float], ...], HandPlaced] = {}
+        for pair in combinations(self.margins, min(2, len(self.margins))):
+            own = [candidate for candidate in self.candidates() if candidate.member in pair]
+            try:
+                placed = plan_mixtures(own, self.margins, self.shape, self.latency, 0.0)
+            except ValueError:  # neither of the two is fast enough
+                continue
+            found |= {tuple(sorted(one.shares.items())): one for one in placed}
+        if not found:
+            raise ValueError("no variant keeps the latency bounds")
+        reaching = [one for one in found.values() if one.feasible]
+        if not reaching:
+            return [max(found.values(), key=lambda one: one.satisfaction)]
+        return sorted(reaching, key=lambda one: (not self._carries(one), one.joules_per_request))
 
     def _carries(self, placed: HandPlaced) -> bool:
         for variant in self.variants:
@@ -207,19 +225,19 @@ def _placed(groups: Sequence[Group], rank: int) -> dict[str, FleetVariant] | Non
 
 
 def _static_options(groups: Sequence[Group]) -> list[Option]:
-    """Replicas of the best member for the peak, on each of the cheapest accelerators."""
-    options = []
-    for rank in range(PLACEMENTS):
-        placed = _placed(groups, rank)
-        if placed is None:
-            break
+    """Replicas of the best member for the peak and some more, on each of the cheapest accelerators."""
+    options: dict[str, Option] = {}
+    for rank, spare in product(range(PLACEMENTS), SPARES):
+        placed = _placed(groups, rank) or {}
         counts = {}
         for group in groups:
-            variant = next(v for v in placed.values() if v in group.variants)
-            counts[variant.name] = plan_peak_replicas(variant.model, group.shape, group.latency, group.peak_rps)
-        remark = ", ".join(f"{count} x {name}" for name, count in counts.items())
-        options.append(Option(make_static_fleet(dict.fromkeys(counts, 1.0), counts), remark))
-    return options
+            peak = group.peak_rps * spare
+            for variant in (v for v in placed.values() if v in group.variants):
+                counts[variant.name] = plan_peak_replicas(variant.model, group.shape, group.latency, peak)
+        if counts:
+            remark = ", ".join(f"{count} x {name}" for name, count in counts.items())
+            options[remark] = Option(make_static_fleet(dict.fromkeys(counts, 1.0), counts), remark)
+    return list(options.values())
 
 
 def _targets(group: Group, fill: float) -> dict[str, HpaParameters]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wattzoo.cli.fleet_model import Fleet
-from wattzoo_policies.capacity.model import RequestShape, knee_load, power_watts, work_seconds
+from wattzoo_policies.capacity.model import LatencyTarget, RequestShape, knee_load, power_watts, work_seconds
 from wattzoo_policies.placement.forecast import UNKNOWN_RATIO
 from wattzoo_policies.placement.joint import JointParameters
-from wattzoo_policies.placement.joint_demand import Group, ServiceLoad, estimate_knees
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
 from wattzoo_policies.placement.signals import FleetService, FleetVariant
-from wattzoo_policies.placement.target import Debt, decide_target, estimate_credit
+from wattzoo_policies.placement.target import REACH
 
 
 class LoadError(ValueError):
@@ -132,21 +132,13 @@ def make_problem(fleet: Fleet, loads: Mapping[str, Load], accuracies: Mapping[st
     """
     parameters = JointParameters()
     used = tuple(service for service in fleet.services if service.name in loads)
-    expected = {}
-    for service in used:
-        rate = loads[service.name].rate_rps
-        expected[service.name] = ServiceLoad(rate, rate, rate * UNKNOWN_RATIO, shape_of(fleet, loads, service.name))
-    knees = estimate_knees(fleet.variants, [Group(used, 1.0, 1.0, 1.0)], expected)
     return PlanProblem(
         pools=tuple(
             PlanPool(pool.name, pool.accelerators, pool.node_accelerators, pool.power_budget_watts)
             for pool in fleet.pools
         ),
-        variants=tuple(_plan_variant(variant, knees[variant.name]) for variant in fleet.variants),
-        services=tuple(
-            _plan_service(service, fleet, expected[service.name], accuracies[service.name], parameters)
-            for service in used
-        ),
+        variants=tuple(_plan_variant(variant, _knee(variant, fleet, loads)) for variant in fleet.variants),
+        services=tuple(_plan_service(service, fleet, loads, accuracies[service.name], parameters) for service in used),
         eta=parameters.eta,
         tau_seconds=parameters.tau_seconds,
     )
@@ -168,27 +160,30 @@ def _plan_variant(variant: FleetVariant, knee: float | None) -> PlanVariant:
     )
 
 
+def _knee(variant: FleetVariant, fleet: Fleet, loads: Mapping[str, Load]) -> float | None:
+    """Return the knee at the mean request and the strictest bounds of the services that may use the variant."""
+    users = [s for s in fleet.services if s.name in loads and variant.member in s.members]
+    if not users:
+        return None
+    latency = functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget())
+    return knee_load(variant.model, mean_shape(fleet, {s.name: loads[s.name] for s in users}), latency)
+
+
 def _plan_service(
     service: FleetService,
     fleet: Fleet,
-    load: ServiceLoad,
+    loads: Mapping[str, Load],
     accuracies: Mapping[str, float],
     parameters: JointParameters,
 ) -> PlanService:
     usable = [variant for variant in fleet.variants if variant.member in service.members]
-    alpha = decide_target(
-        service.alpha,
-        Debt(-estimate_credit(load.rate_rps)),
-        load.rate_rps,
-        accuracies,
-        margin=parameters.margin,
-        repay_seconds=parameters.plan_repay_seconds,
-    )
+    known = [accuracies[name] for name in service.members]
+    rate, shape = loads[service.name].rate_rps, shape_of(fleet, loads, service.name)
     return PlanService(
         name=service.name,
-        rate_rps=load.rate_rps,
-        high_rate_rps=load.high_rps,
-        alpha=alpha,
-        work_seconds={variant.name: work_seconds(variant.model, load.shape) for variant in usable},
+        rate_rps=rate,
+        high_rate_rps=rate * UNKNOWN_RATIO,
+        alpha=min(max(service.alpha + parameters.margin, min(known)), max(known) - REACH),
+        work_seconds={variant.name: work_seconds(variant.model, shape) for variant in usable},
         accuracy={variant.name: accuracies[variant.member] for variant in usable},
     )

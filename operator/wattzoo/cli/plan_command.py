@@ -27,6 +27,7 @@ from wattzoo.cli.fleet_plan import (
 from wattzoo.cli.fleet_variants import MemberProposal, propose_variants
 from wattzoo.cli.manifest_files import ManifestError, read_manifests
 from wattzoo.cli.outcome_files import FileError
+from wattzoo.cli.quiet import without_native_output
 from wattzoo.cli.simulate_control import EXIT_USAGE, read_commit
 from wattzoo.errors import InvalidSpec
 from wattzoo_policies.placement.problem import Plan
@@ -78,7 +79,8 @@ def plan(
         accuracies = read_service_accuracies(fleet, outcomes, zoo)
         check_promises(fleet, accuracies, {name: shape_of(fleet, loads, name) for name in loads})
         problem = make_problem(fleet, loads, accuracies)
-        answer = solve_plan(problem, time_limit_seconds=TIME_LIMIT_SECONDS, gap=gap, explain=True)
+        with without_native_output():
+            answer = solve_plan(problem, time_limit_seconds=TIME_LIMIT_SECONDS, gap=gap, explain=True)
         proposals = propose_variants(found, fleet, mean_shape(fleet, loads)) if propose else ()
         _show(
             fleet,

@@ -19,12 +19,13 @@ from wattzoo.cli.fleet_report import FleetReport, render_json, render_plot, rend
 from wattzoo.cli.fleet_study import COMPARISONS, StudyError, StudyOptions, make_study, run_study
 from wattzoo.cli.manifest_files import ManifestError, read_manifests
 from wattzoo.cli.outcome_files import FileError
+from wattzoo.cli.quiet import without_native_output
 from wattzoo.cli.simulate_control import EXIT_USAGE, read_commit
 from wattzoo.errors import InvalidSpec
 
 _WIDTH = 150  # of a table that goes to a file or a pipe
 
-app = typer.Typer(help="Replay recorded requests before applying anything.")
+app = typer.Typer()
 app.command("control")(simulate_control.control)
 
 ManifestsOption = Annotated[
@@ -99,7 +100,7 @@ def simulate(  # noqa: PLR0913 - one parameter per option
         fleet = make_fleet(found, _at_least_one("--accelerators-per-node", accelerators_per_node))
         study = make_study(fleet, options)
         prices = read_prices(found, price or [])
-        with _progress() as bar:
+        with _progress() as bar, without_native_output():
             task = bar.add_task("", total=1.0)
             report = run_study(
                 study, options, prices, lambda name, done: bar.update(task, description=name, completed=done)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -246,15 +247,25 @@ def match_members(path: Path, accuracies: Mapping[str, float], models: Mapping[s
     """Return the satisfied share of each member.
 
     models: by member the model that it loads. A row of the file means a member by its name, by its model, or by the
-    last part of its model's path. Raises `FileError` for a member without outcomes.
+    last part of its model's path, however that is punctuated and whatever stands before it. Raises `FileError` for a
+    member without outcomes.
     """
     found = {}
     for member, model in models.items():
-        for name in (member, member.rpartition("/")[2], model, model.rpartition("/")[2]):
-            if name in accuracies:
-                found[member] = accuracies[name]
-                break
-        else:
+        name = _find_model(accuracies, (member, member.rpartition("/")[2], model, model.rpartition("/")[2]))
+        if name is None:
             rule = f"has no outcomes of member {member} ({model}); there are {', '.join(accuracies)}"
             raise FileError(path, "model", rule)
+        found[member] = accuracies[name]
     return found
+
+
+def _find_model(present: Mapping[str, float], wanted: Sequence[str]) -> str | None:
+    """Return the one that is called so, else the only one whose spelled-out name ends like the last of `wanted`."""
+    for name in wanted:
+        if name in present:
+            return name
+    spelled = {name: re.sub(r"[^a-z0-9]+", "-", name.rpartition("/")[2].lower()) for name in (*present, wanted[-1])}
+    end = spelled[wanted[-1]]
+    alike = [name for name in present if spelled[name] == end or spelled[name].endswith(f"-{end}")]
+    return alike[0] if len(alike) == 1 else None
