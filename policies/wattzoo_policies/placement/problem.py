@@ -64,9 +64,9 @@ class PlanService:
 class PlanProblem:
     """A connected or unconnected set of pools, variants and services; `eta` is the share of the knee that is filled.
 
-    tau_seconds: a start's joules are spread over this time. overload_penalty, accuracy_penalty: objective units per
-    request/s not carried and per satisfied request/s missing; overload lies far above accuracy, accuracy far above
-    watts.
+    tau_seconds: a start's joules are spread over this time. overload_penalty, accuracy_penalty: watts per request/s not
+    carried and per satisfied request/s missing. They weigh shortages against one another alone: the least shortage is
+    found first, then the least cost at that shortage, so that no service is too small to be served.
     """
 
     pools: tuple[PlanPool, ...]
@@ -93,10 +93,12 @@ class Plan:
 
     active: replicas that carry the expected rate (fractional). flows: by service and variant requests/s of the
     expected rate. watts: modelled power without starts; objective: what was minimised; gap: relative distance to the
-    proven bound (`None` for a greedy or kept plan). short_rps, accuracy_missing: by service what could not be carried
-    or reached. price_joules_per_satisfied: dual of the accuracy row. accelerator_value_watts: by pool, what one more
-    accelerator would save. binding: the constraint that holds the objective up. runner_up: the cheapest plan without
-    the variant that carries most, and its objective.
+    proven bound of the integers that were searched (`None` for a greedy or kept plan). short_rps: by service requests/s
+    that could not be carried (of the expected or the high rate, whichever is more); accuracy_missing: by service how
+    far the mean accuracy stays below alpha. Both leave out services without shortage. price_joules_per_satisfied: dual
+    of the accuracy row with the replicas held. accelerator_value_watts: by pool, what one more accelerator would save.
+    binding: the constraint that holds the objective up, and minima that a cap cut. runner_up: the cheapest plan
+    without the variant that carries most, and its objective (only when asked for).
     """
 
     replicas: Mapping[str, int]
