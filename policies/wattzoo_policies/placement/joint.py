@@ -136,6 +136,8 @@ class JointController:
         state = replace(state, services=memories, loads=load_memories, care=care)
         if not groups:
             return state, FleetDecision({}, {}, {})
+        if self.foresight is not None:
+            groups = [group.foreseen() for group in groups]
         view = self._view(state, observation, groups)
         planned = self._is_due(state, view)
         if planned:

@@ -11,6 +11,7 @@ from typing import Protocol
 from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape, knee_load, work_seconds
 from wattzoo_policies.placement.forecast import (
     EWMA_WEIGHT,
+    LEAST_RATIO,
     NEXT_WEIGHT,
     LoadForecast,
     LoadMemory,
@@ -64,6 +65,11 @@ class Group:
     def next_ratio(self) -> float:
         """Return what the coming interval's load rarely exceeds, over the expected."""
         return self.forecast.next_high / self.forecast.next_load if self.forecast.next_load > 0.0 else 1.0
+
+    def foreseen(self) -> Group:
+        """Return the group as of somebody who knows the coming interval's rate, and only chance and sizes are left."""
+        known = replace(self.forecast, next_high=self.forecast.next_load * LEAST_RATIO)
+        return replace(self, forecast=known)
 
 
 @dataclass(frozen=True, slots=True)
