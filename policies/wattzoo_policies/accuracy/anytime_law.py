@@ -85,9 +85,15 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
     buffer = np.hypot(b, u)
     target = _aim(buffer - predicted, b, horizon, passed, now)
     candidates = now.ready & known
-    plan, reached = solve_rows(now.joules, accuracy, target, candidates)
     repaying = np.maximum(-predicted, 0.0) / np.maximum(horizon, CATCH_UP_REQUESTS)
-    sustained, _ = solve_rows(now.joules, estimate_accuracy(state), now.alpha + repaying, candidates)
+    rows = len(b)  # both programmes at once: one service's decision is mostly calls
+    solved, reaches = solve_rows(
+        np.concatenate((now.joules, now.joules)),
+        np.concatenate((accuracy, estimate_accuracy(state))),
+        np.concatenate((target, now.alpha + repaying)),
+        np.concatenate((candidates, candidates)),
+    )
+    plan, sustained, reached = solved[:rows], solved[rows:], reaches[:rows]
     hopeless = (np.where(candidates, accuracy, 0.0).max(-1) < now.alpha)[:, None]
     if hopeless.any():
         plan = np.where(hopeless, _most_promising(state, accuracy, now), plan)
