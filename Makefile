@@ -86,6 +86,10 @@ bench-scheduler: install ## capability- and memory-aware split of requests again
 bench-plan: install ## how long a plan takes and how far it is from the best one
 	$(RUN) -m benchmarks.plan_time
 
+.PHONY: bench-placement
+bench-placement: install ## replicas, placement and packing on a day and on recorded traces, against strong baselines
+	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.placement --data $(DATA)
+
 .PHONY: presubmit
 presubmit: lint types imports verify test ## everything that a change must pass
 
