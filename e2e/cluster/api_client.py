@@ -36,13 +36,13 @@ class ApiClient:
     """Requests as the administrator, one connection each, so that threads may share it."""
 
     def __init__(self, certificates_dir: Path) -> None:
-        self._context = ssl.create_default_context(cafile=str(certificates_dir / "ca.crt"))
+        self.context = ssl.create_default_context(cafile=str(certificates_dir / "ca.crt"))
         base = certificates_dir / ADMIN.file
-        self._context.load_cert_chain(f"{base}.crt", f"{base}.key")
+        self.context.load_cert_chain(f"{base}.crt", f"{base}.key")
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """(HTTP status, decoded JSON or text)."""
-        connection = http.client.HTTPSConnection(HOST, PORT, context=self._context, timeout=20)
+        connection = http.client.HTTPSConnection(HOST, PORT, context=self.context, timeout=20)
         try:
             headers = {"Content-Type": "application/json", "Accept": "application/json"}
             connection.request(method, path, None if body is None else json.dumps(body), headers)
