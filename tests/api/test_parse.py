@@ -180,7 +180,7 @@ def test_status_is_written_without_what_is_unknown_and_with_whole_seconds() -> N
 def test_texts_for_people_are_cut_but_state_is_not() -> None:
     assert len(Decision(message="x" * 5000).message or "") == 1024
     assert (Decision(message="x" * 5000).message or "").endswith("x…")
-    with pytest.raises(ValidationError, match="16384"):
+    with pytest.raises(ValidationError, match="8192"):
         ControllerState(policy="MESSPlus", state="x" * 16_385, observed_at=timestamp(0))
     assert bounded_items(range(20), 16) == tuple(range(16))
 
