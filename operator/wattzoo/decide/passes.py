@@ -153,7 +153,8 @@ def think_pool(
         rates=memory.rates,
         shortages=shortages,
     )
-    inputs = replace(inputs, plan=plan if plan is not None and covers(plan, inputs) else None)
+    if plan is not None and covers(plan, replica_bounds(inputs), context.services):
+        inputs = replace(inputs, plan=plan)
     index = index_series(telemetry, float(pool.spec.scaling.stale_after_seconds))
     memory = replace(memory, silent_since_seconds=note_silent(inputs, memory))
     inputs = replace(inputs, drained=find_drained_pods(inputs, index, memory.silent_since_seconds))

@@ -191,7 +191,7 @@ def read_plan(part: PlanPart, problem: PlanProblem, plan: Plan, at_seconds: floa
                 high[names[name]] += rate * swing
     return PoolPlan(
         at_seconds=at_seconds,
-        replicas={names[name]: count for name, count in plan.replicas.items() if name in names},
+        replicas={key: plan.replicas.get(name, 0) for name, key in names.items() if name in asked},
         expected_rps=expected,
         high_rps=high,
         rates={name: service.high_rate_rps for name, service in own.items()},

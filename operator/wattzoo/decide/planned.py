@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from wattzoo.decide.context import find_missing_members
 from wattzoo.decide.demand import PoolInputs
 from wattzoo.decisions import PoolPlan
-from wattzoo.model import VariantKey, VariantState
+from wattzoo.model import Ref, VariantKey, VariantState
 from wattzoo_policies.limits.replicas import decide_planned_replicas
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
 
 
-def covers(plan: PoolPlan, inputs: PoolInputs) -> bool:
-    """Whether a plan speaks of every variant and every service that the pool has now."""
-    scalable = {state.key for state in inputs.context.states if state.accelerator_pool in inputs.headroom}
-    return scalable <= plan.replicas.keys() and inputs.context.services.keys() <= plan.rates.keys()
+def covers(plan: PoolPlan, variants: Collection[VariantKey], services: Collection[Ref]) -> bool:
+    """Whether a plan speaks of every variant that may be scaled and every service that the pool has now."""
+    return set(variants) <= plan.replicas.keys() and set(services) <= plan.rates.keys()
 
 
 def planned_demand(inputs: PoolInputs, plan: PoolPlan) -> dict[VariantKey, float | None]:
