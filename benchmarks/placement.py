@@ -96,11 +96,7 @@ def find_day_bars(label: str, rows: Mapping[str, Row], bound_wh: float) -> list[
     name = f"day, alpha at {label}"
     on_h100, on_best = ((-50, -70), (-45, -60)) if is_low else ((-30, -50), (-15, -35))
     return [
-        Bar(
-            f"{name}: % energy against HPA, 70B on H100",
-            saving("HPA, 70B H100"),
-            *((-50, -70) if is_low else (-30, -50)),
-        ),
+        Bar(f"{name}: % energy against HPA, 70B on H100", saving("HPA, 70B H100"), *on_h100),
         Bar(
             f"{name}: % energy against HPA, 70B on the best GPU",
             saving("HPA, 70B B200 (best GPU)"),
