@@ -1,0 +1,98 @@
+"""The joint planner's problem from what a pass knows: plain numbers, nothing guessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.builders import make_llm_service
+from tests.controller.test_planning import Planned
+from tests.controller.world import CHAT, POOL
+from wattzoo.decide.caps import Headroom
+from wattzoo.decide.plan_fleet import PlanPart, cut_reserve, find_unknown, make_problem, read_plan
+from wattzoo.decisions import ServiceLoad
+from wattzoo.model import Kind, VariantKey
+from wattzoo_policies.placement.problem import Plan, PlanStatus
+
+SMALL, LARGE = VariantKey("small", "h100"), VariantKey("large", "h100")
+ROOM = {"h100": Headroom(accelerators=6, allocatable=8, watts=None, watts_per_accelerator=700.0)}
+
+
+async def part_of(world: Planned, rps: float = 10.0) -> PlanPart:
+    await world.start(rps=rps)
+    return world.reconciler.planner._parts[POOL]
+
+
+async def test_a_replica_at_its_share_of_the_knee_carries_what_the_operator_says() -> None:
+    """`knee_load` is read back from the capacity, so that the measured points count in the plan too."""
+    world = Planned()
+    part = await part_of(world)
+    problem = make_problem([part], ROOM, world.cluster.snapshot())
+    service = problem.services[0]
+    for variant, key in zip(problem.variants, (SMALL, LARGE), strict=True):
+        assert variant.knee_load is not None
+        carried = problem.eta * variant.knee_load / service.work_seconds[variant.name]
+        assert carried == pytest.approx(part.estimate.capacities[key].rps)
+    assert [pool.accelerators for pool in problem.pools] == [6]  # the smaller of cap and nodes
+    assert problem.pools[0].node_accelerators == (8,)
+
+
+async def test_the_high_rate_is_the_recent_peak_and_the_declared_reserve() -> None:
+    world = Planned()
+    part = await part_of(world, rps=10.0)
+    service = make_problem([part], ROOM, world.cluster.snapshot()).services[0]
+    assert service.rate_rps == pytest.approx(10.0, rel=0.05)
+    assert service.high_rate_rps == pytest.approx(13.0, rel=0.05)
+    assert service.accuracy == {
+        "team-a/zoo/small/h100": pytest.approx(0.6, abs=0.01),
+        "team-a/zoo/large/h100": pytest.approx(0.9, abs=0.01),
+    }
+    without = cut_reserve(make_problem([part], ROOM, world.cluster.snapshot()), 0.0).services[0]
+    assert without.high_rate_rps == without.rate_rps
+
+
+async def test_a_member_of_which_nothing_is_known_runs_somewhere() -> None:
+    world = Planned()
+    world.cluster.add(Kind.LLM_SERVICE, make_llm_service())  # declares nothing of its members
+    part = replace(await part_of(world), ledgers={CHAT: None})
+    problem = make_problem([part], ROOM, world.cluster.snapshot())
+    assert [variant.min_replicas for variant in problem.variants] == [1, 1]
+
+
+async def test_what_is_unknown_is_not_planned_for() -> None:
+    world = Planned()
+    part = await part_of(world)
+    assert find_unknown(part, ROOM) == ""
+    silent = replace(part, estimate=replace(part.estimate, loads={CHAT: ServiceLoad()}))
+    assert "rate of chat" in find_unknown(silent, ROOM)
+    blind = replace(part, estimate=replace(part.estimate, capacities={}))
+    assert "small/h100" in find_unknown(blind, ROOM)
+    unbounded = {"h100": Headroom(None, None, None, None)}
+    assert "how much of h100" in find_unknown(part, unbounded)
+
+
+async def test_a_plan_is_read_back_by_variant() -> None:
+    world = Planned()
+    part = await part_of(world)
+    problem = make_problem([part], ROOM, world.cluster.snapshot())
+    rate = problem.services[0].rate_rps
+    plan = Plan(
+        replicas={"team-a/zoo/large/h100": 4},
+        active={},
+        flows={"team-a/chat": {"team-a/zoo/large/h100": rate}},
+        watts=1000.0,
+        objective=1000.0,
+        status=PlanStatus.OPTIMAL,
+        accuracy_missing={"team-a/chat": 0.1},
+        price_joules_per_satisfied={"team-a/chat": 1e6},
+    )
+    share = read_plan(part, problem, plan, 5.0)
+    assert share.replicas == {SMALL: 0, LARGE: 4}
+    assert share.high_rps[LARGE] == pytest.approx(problem.services[0].high_rate_rps)
+    assert share.price == {}  # a penalty is no price
+
+
+def test_a_power_budget_bounds_accelerators() -> None:
+    assert Headroom(10, 8, 2100.0, 700.0).bound == 3
+    assert Headroom(None, None, None, None).bound is None
