@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.fluid.worlds import LATENCY, Scripted, hold, make_demand, make_model, make_scenario, make_variant
 
+from tests.policies.fluid.worlds import LATENCY, Scripted, hold, make_demand, make_model, make_scenario, make_variant
 from wattzoo_policies.capacity.model import RequestShape
 from wattzoo_policies.sim.closed_loop import run_closed_loop
 from wattzoo_policies.sim.controllers import FixedReplicas, FixedWeights
@@ -74,7 +76,7 @@ def test_the_bound_of_one_variant_is_its_power_at_the_knee() -> None:
 
 def test_the_bound_mixes_members_for_the_target() -> None:
     # alpha .5 of .4 and .8: a quarter on the dear one, which takes three times the power: 25 * (.75 + .25 * 3) Wh
-    dear = {"idle_watts": 300.0, "active_watts": 900.0, "max_watts": 2100.0}
+    dear: dict[str, Any] = {"idle_watts": 300.0, "active_watts": 900.0, "max_watts": 2100.0}
     scenario = make_scenario(
         make_demand([60.0] * 8),
         [make_variant("small"), make_variant("large", **dear)],
@@ -96,7 +98,7 @@ def test_more_demand_than_accelerators_is_told() -> None:
     st.floats(0.25, 0.75),
 )
 def test_nobody_who_keeps_the_bounds_gets_below_the_bound(counts: list[int], replicas: int, share: float) -> None:
-    dear = {"idle_watts": 200.0, "active_watts": 700.0, "max_watts": 1500.0}
+    dear: dict[str, Any] = {"idle_watts": 200.0, "active_watts": 700.0, "max_watts": 1500.0}
     accuracy = {"small": 0.4, "large": 0.8}
     variants = [make_variant("small", replicas), make_variant("large", replicas, **dear)]
     alpha = 0.4 + 0.4 * share
@@ -116,7 +118,7 @@ def test_both_plants_agree_on_energy_within_five_percent() -> None:
     seconds, rate = 1800.0, 5.0
     at = np.sort(rng.uniform(0.0, seconds, int(rate * seconds)))
     weights = {"small": 0.6, "large": 0.4}
-    dear = {"t0_seconds": 0.03, "idle_watts": 200.0, "active_watts": 700.0, "max_watts": 1500.0}
+    dear: dict[str, Any] = {"t0_seconds": 0.03, "idle_watts": 200.0, "active_watts": 700.0, "max_watts": 1500.0}
     variants = [make_variant("small"), make_variant("large", **dear)]
     ticks = np.concatenate([[0.0], at, [seconds]])  # bins from 0 on; the last one is left out with the last tick
     demand = bin_trace(ticks, np.full(ticks.size, 10.0), np.full(ticks.size, 100.0), services=("s0",))

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.fluid.worlds import Scripted, hold, make_demand, make_scenario, make_variant
 
+from tests.policies.fluid.worlds import Scripted, hold, make_demand, make_scenario, make_variant
 from wattzoo_policies.placement.signals import FleetDecision
 from wattzoo_policies.sim.fluid.plant import FluidPlant
+from wattzoo_policies.sim.fluid.result import FluidResult
 from wattzoo_policies.sim.fluid.run import run_fluid
 from wattzoo_policies.sim.fluid.scenario import FluidScenario
 
 
-def run(scenario: FluidScenario, *script: FleetDecision):  # type: ignore[no-untyped-def]
+def run(scenario: FluidScenario, *script: FleetDecision) -> FluidResult:
     return run_fluid(scenario, Scripted(script or (hold(),)), np.random.default_rng(1))
 
 
@@ -49,7 +50,7 @@ def test_silent_replicas_draw_idle_power_and_all_serving_ones_more() -> None:
 
 
 @pytest.mark.parametrize(("requests", "within"), [(91, True), (93, False)])
-def test_output_is_late_beyond_the_knee(requests: int, within: bool) -> None:  # noqa: FBT001
+def test_output_is_late_beyond_the_knee(requests: int, within: bool) -> None:
     # 50 ms and 2 % tolerance: 20/(1 - rho) <= 51 ms up to a load of .608, that is 91.2 requests in 15 s
     result = run(make_scenario(make_demand([requests]), [make_variant("a")]))
     assert result.tpot_attainment == (1.0 if within else 0.0)

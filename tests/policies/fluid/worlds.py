@@ -80,9 +80,7 @@ class Scripted:
     def initial_state(self) -> int:
         return 0
 
-    def decide(
-        self, state: int, observation: FleetObservation, rng: np.random.Generator
-    ) -> tuple[int, FleetDecision]:
+    def decide(self, state: int, observation: FleetObservation, rng: np.random.Generator) -> tuple[int, FleetDecision]:
         del observation, rng
         return state + 1, self.script[min(state, len(self.script) - 1)]
 
