@@ -42,7 +42,7 @@ from wattzoo_policies.sim.fluid.run import run_fluid
 from wattzoo_policies.sim.fluid.scenario import FluidDemand, FluidScenario
 
 GOAL = 0.99
-FILLS = (0.2, 0.3, 0.4, 0.5, 0.65)
+FILLS = (0.25, 0.35, 0.45, 0.6)
 """Swept autoscaler targets, as shares of the requests a replica has inside at its knee."""
 WINDOW = 20
 PLAN_STEPS = 4

@@ -21,6 +21,8 @@ import numpy as np
 from wattzoo_policies.capacity.model import work_seconds
 from wattzoo_policies.limits.replicas import DOWN_STABILIZATION_SECONDS, decide_planned_replicas
 from wattzoo_policies.placement.joint_demand import (
+    FIRST_CARE,
+    ROUTE_DEVIATIONS,
     Foresight,
     Group,
     ServiceLoad,
@@ -30,6 +32,7 @@ from wattzoo_policies.placement.joint_demand import (
     group_services,
     learn_care,
     observe_services,
+    widen,
 )
 from wattzoo_policies.placement.joint_state import JointState, KeptPlan, ServiceMemory
 from wattzoo_policies.placement.packing import serving_replicas
@@ -40,8 +43,6 @@ from wattzoo_policies.placement.target import REACH, decide_target, estimate_cre
 from wattzoo_policies.placement.weights import Weights, decide_weights
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
 
-ROUTE_DEVIATIONS = 2.0
-"""Standard deviations of a variant's share of an interval's requests that its replicas are to carry."""
 RESERVE = "/reserve"
 """What a service's declared reserve is called in the planning problem."""
 
@@ -63,7 +64,7 @@ class JointParameters:
     plan_repay_seconds: float = 600.0
     repay_seconds: float = 60.0
     reserve_percent: float = 0.0
-    reserve_slack: float = 0.05
+    reserve_slack: float = 0.01
     fill: bool = True
     gap: float = 0.01
     time_limit_seconds: float = 2.0
@@ -132,7 +133,10 @@ class JointController:
         memories = observe_services(state, observation, self.parameters.repay_seconds)
         grouped = group_services(observation, memories)
         groups, load_memories = estimate_groups(observation, grouped, memories, state.loads)
-        care = {group.key: learn_care(state.care.get(group.key, 1.0), group, observation, memories) for group in groups}
+        care = {
+            group.key: learn_care(state.care.get(group.key, FIRST_CARE), group, observation, memories)
+            for group in groups
+        }
         state = replace(state, services=memories, loads=load_memories, care=care)
         if not groups:
             return state, FleetDecision({}, {}, {})
@@ -151,7 +155,15 @@ class JointController:
     def _view(self, state: JointState, observation: FleetObservation, groups: list[Group]) -> _View:
         loads: dict[str, ServiceLoad] = {}
         for group in groups:
-            loads |= estimate_loads(group, state.services, self.foresight, observation.at_seconds)
+            loads |= estimate_loads(
+                group,
+                state.services,
+                self.foresight,
+                at_seconds=observation.at_seconds,
+                interval_seconds=observation.interval_seconds,
+                care=state.care.get(group.key, FIRST_CARE),
+                fill=self.parameters.eta,
+            )
         work: dict[str, Mapping[str, float]] = {}
         accuracies: dict[str, Mapping[str, float]] = {}
         for group in groups:
@@ -240,7 +252,7 @@ class JointController:
             eta = 1.0 / group.next_ratio
             own = [v for v in variants.values() if any(v.name in service.work_seconds for service in services)]
             found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
-            care = view.care.get(group.key, 1.0)
+            care = view.care.get(group.key, FIRST_CARE)
             own = _with_route_noise(own, found, services, group.next_ratio, care, view.observation.interval_seconds)
             found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
             used = _serving(found, services, own, ready, eta)
@@ -298,7 +310,7 @@ def _with_route_noise(
             noisy.append(variant)
             continue
         chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - count / total) / count)
-        wider = 1.0 + care * math.hypot(max(0.0, ratio - 1.0), chance)
+        wider = widen(ratio, chance, care)
         noisy.append(replace(variant, knee_load=variant.knee_load * ratio / wider))
     return noisy
 

@@ -24,11 +24,17 @@ from wattzoo_policies.placement.target import observe_debt
 
 SHAPE_MEMORY = 9.0
 """Mean tokens are averaged over about this many intervals' requests."""
+ROUTE_DEVIATIONS = 2.0
+"""Standard deviations of a variant's share of an interval's requests that its replicas are to carry."""
+MOST_RAISE = 1.25
+LONGER_PROMPTS = 1.2
+"""The time to first token is kept for prompts this much longer than the average: intervals' means differ."""
 LATE_SHARE = 0.006
 """Share of requests that packing may make late."""
 CARE_GAIN = 0.5
+FIRST_CARE = 1.0
 LEAST_CARE = 0.25
-MOST_CARE = 4.0
+MOST_CARE = 2.5
 SHAPE_GRID = 0.01
 """Sizes are rounded to this share before a knee is computed: a knee hardly moves, its computation is not free."""
 
@@ -158,11 +164,23 @@ def estimate_loads(
     group: Group,
     memories: Mapping[str, ServiceMemory],
     foresight: Foresight | None,
+    *,
     at_seconds: float,
+    interval_seconds: float,
+    care: float,
+    fill: float,
 ) -> dict[str, ServiceLoad]:
-    """Return the loads of a group's services; the group's forecast is spread in proportion to their rates."""
+    """Return the loads of a group's services; the group's forecast is spread in proportion to their rates.
+
+    fill: how full a plan fills replicas when there is high load. Packing fills them to the knee over `care` times the
+    expected error; where that is less, the high load is raised (by a quarter at most), lest a plan brings fewer
+    replicas than packing will want.
+    """
     forecast = group.forecast
-    high = forecast.high / group.rate_work if group.rate_work > 0.0 else 1.0
+    count = sum(memories[s.name].next_rps or 0.0 for s in group.services) * interval_seconds
+    wider = widen(group.next_ratio, ROUTE_DEVIATIONS / math.sqrt(count) if count > 0.0 else 0.0, care)
+    high_load = max(forecast.high, min(fill * wider * forecast.next_load, MOST_RAISE * forecast.high))
+    high = high_load / group.rate_work if group.rate_work > 0.0 else 1.0
     now = forecast.level / group.rate_work if group.rate_work > 0.0 else 1.0
     soon = forecast.next_load / group.next_work if group.next_work > 0.0 else 1.0
     loads = {}
@@ -194,8 +212,13 @@ def estimate_knees(
         mean_in = sum(w * shape.input_tokens for w, shape in zip(weights, shapes, strict=True))
         mean_out = sum(w * shape.output_tokens for w, shape in zip(weights, shapes, strict=True))
         latency = functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget())
-        knees[variant.name] = _knee(variant.model, _rounded(mean_in), _rounded(mean_out), latency)
+        knees[variant.name] = _knee(variant.model, _rounded(LONGER_PROMPTS * mean_in), _rounded(mean_out), latency)
     return knees
+
+
+def widen(ratio: float, chance: float, care: float) -> float:
+    """Return what load may become over the expected: the forecast's error and chance's, `care` times."""
+    return 1.0 + care * math.hypot(max(0.0, ratio - 1.0), chance)
 
 
 def learn_care(
@@ -216,6 +239,8 @@ def learn_care(
             _mean_shape(users, memories),
             functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget()),
         )
+        if variant.waiting > 0.0 and variant.serving >= variant.ready:
+            continue  # there was nothing to wake: no care would have helped
         model, inside = variant.model, variant.running / variant.serving
         work = work_seconds(model, shape)
         rate = inside / (shape.output_tokens * model.t0_seconds + inside * work)
