@@ -72,8 +72,8 @@ class ServiceLoad:
 class Capacity:
     """What one replica of a variant carries at the strictest latency target, and its energy there.
 
-    rps is None when the target cannot be kept or the profile is missing (`problem` says which). model and shape: the
-    law fitted to the profile and the requests that it was asked about.
+    rps is None when the target cannot be kept or the profile is missing (`problem` says which; with a rate it says why
+    there is no model). model and shape: the law fitted to the profile and the requests that it was asked about.
     """
 
     rps: float | None = None

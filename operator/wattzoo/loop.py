@@ -25,7 +25,7 @@ DEFAULT_SERVICE_INTERVAL_SECONDS = 15.0
 FEEDBACK_OVERLAP_SECONDS = 30.0
 MAX_PARALLEL_PASSES = 8
 STUCK_AFTER_SECONDS = 120.0
-SCHEDULED = (Kind.ACCELERATOR_POOL, Kind.MODEL_POOL, Kind.LLM_SERVICE)
+SCHEDULED = (Kind.ACCELERATOR_POOL, Kind.MODEL_PROFILE, Kind.MODEL_POOL, Kind.LLM_SERVICE)
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,9 @@ class Passes(Protocol):
         self, ref: Ref, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot
     ) -> None:
         """One pass over an AcceleratorPool."""
+
+    async def reconcile_profile(self, ref: Ref, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot) -> None:
+        """One pass over a ModelProfile."""
 
 
 class Dirty:
@@ -200,6 +203,7 @@ class Loop:
     ) -> None:
         run = {
             Kind.ACCELERATOR_POOL: self._passes.reconcile_accelerator_pool,
+            Kind.MODEL_PROFILE: self._passes.reconcile_profile,
             Kind.MODEL_POOL: self._passes.reconcile_pool,
             Kind.LLM_SERVICE: self._passes.reconcile_service,
         }[kind]
@@ -232,6 +236,7 @@ def affected(marked: Iterable[Item], snapshot: ClusterSnapshot) -> set[Item]:
             found.add((kind, ref))
             pools |= set(snapshot.model_pools)
         elif kind is Kind.MODEL_PROFILE:
+            found.add((kind, ref))
             pools |= {pool for pool in snapshot.model_pools if pool.namespace == ref.namespace}
         elif kind is Kind.MODEL_POOL:
             pools.add(ref)
@@ -276,6 +281,8 @@ def _same_needs(before: TelemetryNeeds, now: TelemetryNeeds) -> bool:
 def _objects(snapshot: ClusterSnapshot, kind: Kind) -> Mapping[Ref, Manifest]:
     if kind is Kind.ACCELERATOR_POOL:
         return {Ref("", name): pool for name, pool in snapshot.accelerator_pools.items()}
+    if kind is Kind.MODEL_PROFILE:
+        return snapshot.profiles
     return snapshot.model_pools if kind is Kind.MODEL_POOL else snapshot.llm_services
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import numpy as np
 
 from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
-from wattzoo.api.base import StatusModel
-from wattzoo.api.conditions import Condition, ConditionType, Reason
+from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import LLMService
+from wattzoo.decide.capacity import find_poor_fit, fit_profile
 from wattzoo.decide.caps import holdings, node_accelerators
 from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_pools
 from wattzoo.decide.energy import measured_watts
@@ -28,8 +27,6 @@ from wattzoo.decisions import Finding, VariantPlan
 from wattzoo.manifests import metadata
 from wattzoo.model import (
     ClusterSnapshot,
-    Desired,
-    EventNote,
     Kind,
     Manifest,
     Ref,
@@ -40,14 +37,11 @@ from wattzoo.model import (
 from wattzoo.plan.http_route import Backend
 from wattzoo.plan.planner import plan_pool, plan_service, written_replicas
 from wattzoo.planning import FleetPlanner, Mark
+from wattzoo.reporting import EventSink, Reporter, Writer
 from wattzoo.settings import Settings
-from wattzoo.status.checkpoint import is_due
-from wattzoo.status.conditions import Judgement, note_transitions, set_conditions
-from wattzoo.status.judge import find_write_problem, judge_broken, judge_paused, may_act
+from wattzoo.status.judge import find_write_problem, may_act
 from wattzoo.status.metrics import service_figures
 from wattzoo.status.pool_report import (
-    ACCELERATOR_CONDITIONS,
-    POOL_CONDITIONS,
     AcceleratorView,
     PoolView,
     judge_accelerators,
@@ -56,41 +50,18 @@ from wattzoo.status.pool_report import (
     render_model_pool_status,
     short_since,
 )
+from wattzoo.status.profile_report import judge_profile, render_profile_status
 from wattzoo.status.report import (
-    SERVICE_CONDITIONS,
     ServiceView,
     judge_service,
     render_llm_service_status,
 )
 from wattzoo.telemetry import ReplicaFigures, Telemetry
 
-ACT, JOINT = "Act", "Joint"
+JOINT = "Joint"
 PLAN_INTERVALS = 4.0
 """The joint plan is made once in so many pool intervals: every minute at the default of 15 s."""
-CONDITION_TYPES = {
-    Kind.ACCELERATOR_POOL: ACCELERATOR_CONDITIONS,
-    Kind.MODEL_POOL: POOL_CONDITIONS,
-    Kind.LLM_SERVICE: SERVICE_CONDITIONS,
-}
-
 logger = logging.getLogger(__name__)
-
-
-class Writer(Protocol):
-    """The part of `Applier` that passes use."""
-
-    async def apply(self, desired: Sequence[Desired]) -> list[WriteResult]:
-        """Bring objects to what is wanted."""
-
-
-class EventSink(Protocol):
-    """The part of `EventWriter` that passes use."""
-
-    async def write(self, notes: Sequence[EventNote]) -> None:
-        """Post Events."""
-
-
-Render = Callable[[tuple[Condition, ...], int | None], StatusModel]
 
 
 class Reconciler:
@@ -112,7 +83,7 @@ class Reconciler:
         `mark` is told what to pass over again soon.
         """
         self._applier = applier
-        self._events = events
+        self._reporter = Reporter(applier, events, clock)
         self._telemetry = telemetry
         self._settings = settings
         self._clock = clock
@@ -125,7 +96,6 @@ class Reconciler:
         self._services: dict[tuple[Ref, str], ServiceMemory] = {}
         self._reserved: dict[Ref, Mapping[str, Mapping[Ref, int]]] = {}
         self._short: dict[Ref, tuple[VariantPlan, ...]] = {}
-        self._status_at: dict[tuple[Kind, Ref], float] = {}
         self._failures: dict[tuple[Kind, Ref], str] = {}
 
     async def reconcile_pool(self, ref: Ref, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot) -> None:
@@ -149,6 +119,13 @@ class Reconciler:
             work = self._accelerator_pass(ref, raw, snapshot, telemetry)
             await self._isolated(Kind.ACCELERATOR_POOL, ref, raw, work)
 
+    async def reconcile_profile(self, ref: Ref, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot) -> None:
+        """One pass over a ModelProfile: only its status is written."""
+        raw = snapshot.profiles.get(ref)
+        if raw is not None:
+            del telemetry
+            await self._isolated(Kind.MODEL_PROFILE, ref, raw, self._profile_pass(ref, raw))
+
     async def _isolated(self, kind: Kind, ref: Ref, raw: Manifest, work: Awaitable[None]) -> None:
         """Run one pass alone per object; a pass that breaks is logged once and reported on its object."""
         async with self._locks.setdefault((kind, ref), asyncio.Lock()):
@@ -161,14 +138,14 @@ class Reconciler:
                 if self._failures.get((kind, ref)) != text:
                     self._failures[(kind, ref)] = text
                     logger.exception("the pass over %s %s failed", kind, ref)
-                await self._report_broken(kind, ref, raw, Finding(Reason.INTERNAL_ERROR, text))
+                await self._reporter.report_broken(kind, ref, raw, Finding(Reason.INTERNAL_ERROR, text))
 
     async def _pool_pass(
         self, ref: Ref, raw: Manifest, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot
     ) -> None:
         pool = find_unreadable(snapshot, POOL_KINDS) or self._specs.model_pool(raw)
         if isinstance(pool, Finding):
-            await self._report_broken(Kind.MODEL_POOL, ref, raw, pool)
+            await self._reporter.report_broken(Kind.MODEL_POOL, ref, raw, pool)
             return
         key = (ref, str(metadata(raw).get("uid")))
         memory = self._pools.get(key) or restore_pool(raw, telemetry.at_seconds)
@@ -207,7 +184,7 @@ class Reconciler:
             findings=thought.findings,
             history=thought.memory.history.to_json(),
         )
-        await self._report(
+        await self._reporter.report(
             Kind.MODEL_POOL, ref, raw, judge_pool(view), lambda c, g: render_model_pool_status(view, c, g)
         )
 
@@ -227,12 +204,12 @@ class Reconciler:
     ) -> None:
         service = find_unreadable(snapshot, SERVICE_KINDS) or self._specs.llm_service(raw)
         if isinstance(service, Finding):
-            await self._report_broken(Kind.LLM_SERVICE, ref, raw, service)
+            await self._reporter.report_broken(Kind.LLM_SERVICE, ref, raw, service)
             return
         key = (ref, str(metadata(raw).get("uid")))
         thought = self._think_service(ref, raw, service, snapshot, telemetry, self._services.get(key))
         if isinstance(thought, Finding):
-            await self._report_broken(Kind.LLM_SERVICE, ref, raw, thought)
+            await self._reporter.report_broken(Kind.LLM_SERVICE, ref, raw, thought)
             return
         self._services[key] = thought.memory
         results: list[WriteResult] = []
@@ -244,7 +221,7 @@ class Reconciler:
                 self._mark(Kind.MODEL_POOL, pool_of(ref, service.spec))  # other shares may need other pods awake
         view = self._service_view(raw, service, thought, snapshot.routes.get(ref), results)
         self._show_service(ref, service, thought)
-        await self._report(
+        await self._reporter.report(
             Kind.LLM_SERVICE, ref, raw, judge_service(view), lambda c, g: render_llm_service_status(view, c, g)
         )
 
@@ -300,16 +277,26 @@ class Reconciler:
         self._telemetry.count_decision(str(Kind.LLM_SERVICE), thought.decision.reason)
         self._telemetry.set_service(ref, service_figures(service.spec, thought.decision, thought.figures))
 
+    async def _profile_pass(self, ref: Ref, raw: Manifest) -> None:
+        profile = self._specs.profile(raw)
+        if isinstance(profile, Finding):
+            await self._reporter.report_broken(Kind.MODEL_PROFILE, ref, raw, profile)
+            return
+        fit = fit_profile(profile, profile.resident_watts)
+        poor = None if isinstance(fit, Finding) else find_poor_fit(fit)
+        judgements = judge_profile(f"{Kind.MODEL_PROFILE}/{ref}", fit, poor)
+        await self._reporter.report(Kind.MODEL_PROFILE, ref, raw, judgements, render_profile_status)
+
     async def _accelerator_pass(
         self, ref: Ref, raw: Manifest, snapshot: ClusterSnapshot, telemetry: TelemetrySnapshot
     ) -> None:
         spec = find_unreadable(snapshot, (Kind.MODEL_POOL, Kind.DEPLOYMENT, Kind.POD)) or self._specs.hardware(raw)
         if isinstance(spec, Finding):
-            await self._report_broken(Kind.ACCELERATOR_POOL, ref, raw, spec)
+            await self._reporter.report_broken(Kind.ACCELERATOR_POOL, ref, raw, spec)
             return
         view = self._accelerator_view(ref, raw, spec, snapshot)
         del telemetry
-        await self._report(
+        await self._reporter.report(
             Kind.ACCELERATOR_POOL,
             ref,
             raw,
@@ -350,35 +337,6 @@ class Reconciler:
                 if limit is not None and pools.get((plan.key.member, plan.key.variant)) == name:
                     return Finding(limit.reason, f"{pool.metadata.namespace}/{pool.metadata.name}: {limit.message}")
         return None
-
-    async def _report_broken(self, kind: Kind, ref: Ref, raw: Manifest, finding: Finding) -> None:
-        """Report an object that cannot be served as it is; the figures of its last status stay."""
-        spec = raw.get("spec") or {}
-        paused = judge_paused(raw, str(spec.get("mode", ACT)))
-        judgements = judge_broken(CONDITION_TYPES[kind], finding, paused)
-        if kind is Kind.ACCELERATOR_POOL:
-            judgements = [row for row in judgements if row.type is not ConditionType.PAUSED]
-        await self._report(kind, ref, raw, judgements, None)
-
-    async def _report(
-        self, kind: Kind, ref: Ref, raw: Manifest, judgements: Iterable[Judgement], render: Render | None
-    ) -> None:
-        """Write the status if it is due, and one Event for each transition once the status holds it."""
-        generation = metadata(raw).get("generation")
-        at_seconds = self._clock()
-        conditions = set_conditions(raw, judgements, generation, at_seconds)
-        status = {**(raw.get("status") or {}), "conditions": [c.to_manifest() for c in conditions]}
-        if generation is not None:
-            status["observedGeneration"] = generation
-        if render is not None:
-            status = render(conditions, generation).to_manifest()
-        if not is_due(raw.get("status") or {}, status, self._status_at.get((kind, ref)), at_seconds):
-            return
-        desired = Desired(kind, ref, {"status": status}, raw, subresource="status")
-        results = await self._applier.apply([desired])
-        if all(result.state in {WriteState.WRITTEN, WriteState.UNCHANGED} for result in results):
-            self._status_at[(kind, ref)] = at_seconds
-            await self._events.write(note_transitions(kind, ref, raw, conditions))
 
     def _forget(self, snapshot: ClusterSnapshot) -> None:
         """Drop what is remembered of objects that are gone."""

@@ -63,6 +63,8 @@ class World:
         snapshot = self.cluster.snapshot()
         for name in snapshot.accelerator_pools:
             await self.reconciler.reconcile_accelerator_pool(Ref("", name), snapshot, seen)
+        for ref in snapshot.profiles:
+            await self.reconciler.reconcile_profile(ref, snapshot, seen)
         for ref in snapshot.model_pools:
             await self.reconciler.reconcile_pool(ref, snapshot, seen)
         for ref in snapshot.llm_services:

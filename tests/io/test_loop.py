@@ -78,6 +78,9 @@ class World:
     async def reconcile_accelerator_pool(self, ref: Ref, *_: object) -> None:
         self._note("accelerators", ref)
 
+    async def reconcile_profile(self, ref: Ref, *_: object) -> None:
+        self._note("profile", ref)
+
     def _note(self, kind: str, ref: Ref) -> None:
         self.passes.append((kind, ref))
         if ref in self.breaking:
@@ -133,7 +136,8 @@ def test_profiles_and_hardware_concern_every_pool_they_can() -> None:
     other = Ref("m", "c")
     zoo = replace(ZOO, model_pools={**ZOO.model_pools, other: {}})
     everything = {(Kind.MODEL_POOL, ref) for ref in (A, B)} | {(Kind.LLM_SERVICE, ref) for ref in (A, B)}
-    assert affected({(Kind.MODEL_PROFILE, Ref("n", "p"))}, zoo) == everything
+    profile = (Kind.MODEL_PROFILE, Ref("n", "p"))
+    assert affected({profile}, zoo) == everything | {profile}
     hardware = (Kind.ACCELERATOR_POOL, Ref("", "h100"))
     assert affected({hardware}, zoo) == everything | {hardware, (Kind.MODEL_POOL, other)}
 

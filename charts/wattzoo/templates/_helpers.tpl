@@ -56,7 +56,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "wattzoo.serviceAccoun
   resources: [modelpools, modelprofiles, llmservices]
   verbs: [list, watch]
 - apiGroups: [wattzoo.dev]
-  resources: [modelpools/status, llmservices/status]
+  resources: [modelpools/status, modelprofiles/status, llmservices/status]
   verbs: [patch]
 - apiGroups: [apps]
   resources: [deployments]

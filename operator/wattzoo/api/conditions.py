@@ -45,6 +45,8 @@ class Reason(StrEnum):
     WORKLOAD_NOT_FOUND = "WorkloadNotFound"
     SERVICE_NOT_FOUND = "ServiceNotFound"
     ACCELERATOR_UNKNOWN = "AcceleratorUnknown"
+    POINTS_CONTRADICT = "PointsContradict"
+    FIT_POOR = "FitPoor"
     NO_MATCHING_NODES = "NoMatchingNodes"
     NO_READY_MEMBER = "NoReadyMember"
     ATTAINABLE = "Attainable"
@@ -69,6 +71,7 @@ class Reason(StrEnum):
     ACCELERATORS_SHORT = "AcceleratorsShort"
     MAX_ACCELERATORS_REACHED = "MaxAcceleratorsReached"
     POWER_BUDGET_REACHED = "PowerBudgetReached"
+    NOT_PLANNED = "NotPlanned"
     SHARES_AGREE = "SharesAgree"
     SHARES_DISAGREE = "SharesDisagree"
     ROUTE_PENDING = "RoutePending"
@@ -149,8 +152,12 @@ _UNPLACED = frozenset(
 
 MEANINGS: dict[ConditionType, tuple[str, frozenset[Reason]]] = {
     ConditionType.READY: (
-        "The object is usable: what it refers to exists and at least one member can answer.",
-        frozenset({Reason.AVAILABLE, Reason.STARTING, Reason.NO_MATCHING_NODES}) | _BROKEN | _UNREADABLE | _ROUTE,
+        "The object is usable: what it refers to exists and at least one member can answer; of a profile, that its "
+        "figures can be those of one replica.",
+        frozenset({Reason.AVAILABLE, Reason.STARTING, Reason.NO_MATCHING_NODES, Reason.POINTS_CONTRADICT})
+        | _BROKEN
+        | _UNREADABLE
+        | _ROUTE,
     ),
     ConditionType.SLA_FEASIBLE: (
         "Some mixture of the members can reach the accuracy target within the latency bounds.",
@@ -201,8 +208,10 @@ MEANINGS: dict[ConditionType, tuple[str, frozenset[Reason]]] = {
     ),
     ConditionType.DEGRADED: (
         "It works, but not as well as asked: decisions on hold, a stored state that could not be used, replicas "
-        "without accelerators, writes that do not succeed.",
+        "without accelerators, variants left out of the joint plan, writes that do not succeed, a profile that no law "
+        "fits.",
         frozenset({Reason.AS_EXPECTED, Reason.HOLDING, Reason.STATE_LOST, Reason.LATENCY_UNATTAINABLE})
+        | {Reason.POINTS_CONTRADICT, Reason.FIT_POOR, Reason.NOT_PLANNED}
         | _UNPLACED
         | _UNWRITTEN
         | _BROKEN

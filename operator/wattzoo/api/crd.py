@@ -122,6 +122,7 @@ KINDS = (
             Column("KVTokens", ".spec.kvCacheTokens", "Tokens that the key-value cache holds.", "integer"),
             Column("Startup", ".spec.startup.seconds", "Seconds that a start takes.", "integer"),
             Column("Resident", ".spec.residentWatts", "Watts with nothing running.", "integer"),
+            Column("Ready", READY, "Whether its figures can be those of one replica."),
             AGE,
             Column("Source", ".spec.provenance.source", "Where the figures come from.", wide=True),
         ),

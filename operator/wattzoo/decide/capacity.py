@@ -15,15 +15,28 @@ from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.api.model_profile import ModelProfileSpec, ProfilePoint
 from wattzoo.decide.engine_args import EngineLimits
 from wattzoo.decisions import Capacity, Finding
-from wattzoo_policies.capacity.fit import FitError, ReplicaFacts, fit_replica_model
+from wattzoo_policies.capacity.fit import FitError, ReplicaFacts, ReplicaFit, fit_replica_model
 from wattzoo_policies.capacity.fit import ProfilePoint as FitPoint
-from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape, capacity_rps, power_watts
+from wattzoo_policies.capacity.model import LatencyTarget, RequestShape, capacity_rps, power_watts
 
 KNEE_SHARE = 0.9
 """Share of the knee that a replica is planned to carry: arrivals are bursty, and the last tenth costs most latency."""
 MICROSECONDS = 1e6
 ASSUMED_OUTPUT_TOKENS = 256.0
 MAX_FITS = 1024
+MAX_FIT_ERROR = 0.2
+"""Mean relative error from which on a fitted law is called poor."""
+LEAST_TOKEN_SECONDS = 1e-9
+"""Less than this is no work at all, but the rounding of a fit."""
+SPEC_FIELDS = {
+    "running_requests": "runningRequests",
+    "input_tokens": "inputTokens",
+    "output_tokens_per_second": "outputTokensPerSecond",
+    "power_watts": "powerWatts",
+    "ttft_seconds": "timeToFirstTokenMicroseconds.p50",
+    "tpot_seconds": "timePerOutputTokenMicroseconds.p50",
+}
+"""Where the numbers that a fit speaks of stand in a point."""
 DEFAULT_LIMITS = EngineLimits()
 
 
@@ -105,14 +118,50 @@ def replica_facts(
 
 
 @functools.lru_cache(maxsize=MAX_FITS)
-def _fit(
-    profile: ModelProfileSpec, idle_watts: float | None, accelerators: int, limits: EngineLimits
-) -> ReplicaModel | None:
-    """The fluid law fitted to the profile's medians; None when the points cannot be a replica."""
+def fit_profile(
+    profile: ModelProfileSpec,
+    idle_watts: float | None = None,
+    accelerators: int = 1,
+    limits: EngineLimits = DEFAULT_LIMITS,
+) -> ReplicaFit | Finding:
+    """The fluid law fitted to the profile's medians, or by field and rule why the points cannot be one replica."""
     try:
-        return fit_replica_model(fit_points(profile), replica_facts(profile, idle_watts, accelerators, limits)).model
-    except FitError:
+        fit = fit_replica_model(fit_points(profile), replica_facts(profile, idle_watts, accelerators, limits))
+    except FitError as error:
+        field = SPEC_FIELDS.get(error.field)
+        rule = error.rule
+        for name, shown in SPEC_FIELDS.items():
+            rule = rule.replace(name, shown)
+        path = "spec.points" if field is None else f"spec.points[].{field}"
+        return Finding(Reason.POINTS_CONTRADICT, f"{path}: {rule}")
+    if max(fit.model.t1_seconds, fit.model.prefill_seconds_per_token) < LEAST_TOKEN_SECONDS:
+        text = "spec.points: no latency rises with load or prompt, as if requests were no work; one must"
+        return Finding(Reason.POINTS_CONTRADICT, text)
+    return fit
+
+
+def find_poor_fit(fit: ReplicaFit) -> Finding | None:
+    """That a law is off by more than may be relied on."""
+    errors = {"tpot_seconds": fit.tpot_error_mean, "power_watts": fit.power_error_mean}
+    worst = max(errors, key=lambda name: errors[name])
+    if errors[worst] <= MAX_FIT_ERROR:
         return None
+    text = f"the fitted law is off by {errors[worst]:.0%} on average, above {MAX_FIT_ERROR:.0%}"
+    return Finding(Reason.FIT_POOR, f"spec.points[].{SPEC_FIELDS[worst]}: {text}")
+
+
+def _latency_miss(first: ProfilePoint, bounds: LatencyTarget) -> str:
+    """Which bound the lightest point of a profile misses, by field."""
+    rows = (
+        ("timeToFirstToken", bounds.ttft_seconds, first.time_to_first_token_microseconds),
+        ("timePerOutputToken", bounds.tpot_seconds, first.time_per_output_token_microseconds),
+    )
+    number = first.running_requests
+    for name, bound, taken in rows:
+        if bound is not None and taken.p95 / MICROSECONDS > bound:
+            path, took = f"spec.sla.latency.{name}.p95Milliseconds", taken.p95 / 1e3
+            return f"{path}: {bound * 1e3:g} is asked for, and {number} running requests already take {took:g}"
+    return f"spec.sla.latency: even {number} running requests miss a bound"
 
 
 def _measured_rps(
@@ -155,13 +204,13 @@ def estimate_capacity(
     peak = float(max(point.power_watts for point in points))
     used = shape or RequestShape(float(points[0].input_tokens), profile_output_tokens(points[0]))
     measured = _measured_rps(profile, bounds, used, limits)
-    model = _fit(profile, idle, accelerators, limits)
+    fit = fit_profile(profile, idle, accelerators, limits)
+    model = None if isinstance(fit, Finding) else fit.model
     modelled = None if model is None else capacity_rps(model, used, bounds, KNEE_SHARE)
     if measured is None or (model is not None and modelled is None):
-        text = f"even {points[0].running_requests} running requests miss a latency bound"
-        problem = Finding(Reason.LATENCY_UNATTAINABLE, text)
+        problem = Finding(Reason.LATENCY_UNATTAINABLE, _latency_miss(points[0], bounds))
         return Capacity(None, None, idle, peak, problem, model, used)
     rate = measured if modelled is None else min(measured, modelled)
     concurrency = min(points, key=lambda p: abs(p.output_tokens_per_second / used.output_tokens - rate))
     watts = float(concurrency.power_watts) if model is None else power_watts(model, used, rate)
-    return Capacity(rate, watts / rate, idle, peak, None, model, used)
+    return Capacity(rate, watts / rate, idle, peak, fit if isinstance(fit, Finding) else None, model, used)

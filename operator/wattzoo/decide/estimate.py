@@ -12,7 +12,7 @@ from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.api.model_pool import ModelPool
 from wattzoo.api.model_profile import ModelProfileSpec
-from wattzoo.decide.capacity import estimate_capacity, strictest_bounds
+from wattzoo.decide.capacity import estimate_capacity, service_bounds, strictest_bounds
 from wattzoo.decide.energy import estimate_energy, estimate_members
 from wattzoo.decide.engine_args import EngineLimits
 from wattzoo.decide.engines import PodSeries, estimate_quantile, estimate_variant, index_series, warm_pods
@@ -30,7 +30,7 @@ from wattzoo.model import (
     VariantKey,
     VariantState,
 )
-from wattzoo_policies.capacity.model import RequestShape
+from wattzoo_policies.capacity.model import LatencyTarget, RequestShape
 
 QUANTILE = 0.95
 
@@ -67,8 +67,25 @@ def _mean_shape(members: Mapping[str, MemberMemory]) -> RequestShape | None:
 
 
 def estimate_capacities(context: PoolContext, members: Mapping[str, MemberMemory]) -> dict[VariantKey, Capacity]:
-    """Capacity of one replica of every variant at the strictest bounds of the services that use the pool."""
-    bounds = strictest_bounds(context.services.values())
+    """Capacity of one replica of every variant at the strictest bounds of the services that use the pool.
+
+    A service whose own bounds no variant keeps is told so and gets what the others leave: it must not stop them.
+    """
+    services = tuple(context.services.values())
+    capacities = _capacities_within(context, members, strictest_bounds(services))
+    if len(services) < 2 or _is_any_known(capacities):
+        return capacities
+    kept = [s for s in services if _is_any_known(_capacities_within(context, members, service_bounds(s)))]
+    return _capacities_within(context, members, strictest_bounds(kept)) if kept else capacities
+
+
+def _is_any_known(capacities: Mapping[VariantKey, Capacity]) -> bool:
+    return any(capacity.rps is not None for capacity in capacities.values())
+
+
+def _capacities_within(
+    context: PoolContext, members: Mapping[str, MemberMemory], bounds: LatencyTarget
+) -> dict[VariantKey, Capacity]:
     typical = _mean_shape(members)
     capacities = {}
     for member, variant, key in variants_of(context.pool):
@@ -78,7 +95,11 @@ def estimate_capacities(context: PoolContext, members: Mapping[str, MemberMemory
         shape = _shape(members.get(member.name)) or typical
         profile = context.profiles.get(variant.profile)
         limits = context.limits.get(key, EngineLimits())
-        capacities[key] = estimate_capacity(profile, bounds, shape, resident, variant.accelerators, limits)
+        capacity = estimate_capacity(profile, bounds, shape, resident, variant.accelerators, limits)
+        if capacity.problem is not None:
+            text = f"{key}, ModelProfile {variant.profile}: {capacity.problem.message}"
+            capacity = replace(capacity, problem=replace(capacity.problem, message=text))
+        capacities[key] = capacity
     return capacities
 
 

@@ -207,10 +207,11 @@ def _find_infeasible(context: PoolContext, spec: LLMServiceSpec, states: tuple[V
     }
     known = [state for state in states if profiles.get(state.key) is not None]
     bounds = service_bounds(spec)
+    found = [(state, estimate_capacity(profiles[state.key], bounds, None, None)) for state in known]
     late = [
-        problem
-        for state in known
-        if (problem := estimate_capacity(profiles[state.key], bounds, None, None).problem) is not None
+        Finding(capacity.problem.reason, f"{capacity.problem.message} ({state.key} as any other)")
+        for state, capacity in found
+        if capacity.rps is None and capacity.problem is not None
     ]
     return late[0] if known and len(late) == len(known) else None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from wattzoo.api.conditions import MEANINGS
 from wattzoo.model import Kind
 from wattzoo.status.pool_report import ACCELERATOR_CONDITIONS, POOL_CONDITIONS
+from wattzoo.status.profile_report import PROFILE_CONDITIONS
 from wattzoo.status.report import SERVICE_CONDITIONS
 
 USED = {
     Kind.LLM_SERVICE: SERVICE_CONDITIONS,
     Kind.MODEL_POOL: POOL_CONDITIONS,
     Kind.ACCELERATOR_POOL: ACCELERATOR_CONDITIONS,
+    Kind.MODEL_PROFILE: PROFILE_CONDITIONS,
 }
 
 
