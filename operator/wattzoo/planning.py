@@ -14,8 +14,16 @@ from typing import Protocol
 
 from wattzoo.api.model_pool import ModelPool
 from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, holdings
-from wattzoo.decide.plan_fleet import PlanPart, cut_reserve, find_unknown, make_problem, read_plan
-from wattzoo.decisions import PoolPlan
+from wattzoo.decide.plan_fleet import (
+    PlanPart,
+    cut_refused,
+    cut_reserve,
+    find_refused,
+    find_unknown,
+    make_problem,
+    read_plan,
+)
+from wattzoo.decisions import Finding, PoolPlan
 from wattzoo.model import ClusterSnapshot, Kind, Ref
 from wattzoo.telemetry import Telemetry
 from wattzoo_policies.placement.problem import Plan, PlanProblem
@@ -53,6 +61,7 @@ class FleetPlanner:
         self._solve = solve
         self._parts: dict[Ref, PlanPart] = {}
         self._plans: Mapping[Ref, PoolPlan] = {}
+        self._refused: Mapping[Ref, tuple[Finding, ...]] = {}
         self._last: Plan | None = None
         self._started_at_seconds: float | None = None
         self._asked: frozenset[Ref] = frozenset()
@@ -63,6 +72,7 @@ class FleetPlanner:
         """Take in what a pool's pass knows; None for a pool that is not planned jointly."""
         if part is None:
             self._parts.pop(ref, None)
+            self._refused = {name: found for name, found in self._refused.items() if name != ref}
         else:
             self._parts[ref] = part
 
@@ -76,20 +86,26 @@ class FleetPlanner:
         old = plan is None or at_seconds - plan.at_seconds > KEPT_INTERVALS * self._interval_seconds
         return None if old else plan
 
+    def refused_of(self, ref: Ref) -> tuple[Finding, ...]:
+        """What of a pool the last plan had to leave out."""
+        return self._refused.get(ref, ())
+
     def start_if_due(self, snapshot: ClusterSnapshot, pools: Iterable[ModelPool], at_seconds: float) -> None:
         """Begin a plan when the interval is over, when a pool is new, or when load exceeds what was planned for."""
         if not self._parts or (self._running is not None and not self._running.done()):
             return
-        headroom = self._headroom(snapshot, pools)
-        parts = tuple(part for _, part in sorted(self._parts.items()) if not find_unknown(part, headroom))
+        held = holdings(snapshot, pools)
+        known = self._headroom(snapshot, held, self._parts.values())
+        parts = tuple(part for _, part in sorted(self._parts.items()) if not find_unknown(part, known))
         if not parts or not self._is_due(parts, at_seconds):
             return
         self._started_at_seconds, self._asked = at_seconds, frozenset(part.context.ref for part in parts)
         try:
-            problem = make_problem(parts, headroom, snapshot)
+            problem, refused = cut_refused(make_problem(parts, self._headroom(snapshot, held, parts), snapshot))
         except ValueError as error:
             self._failed(error)
             return
+        self._refused = {part.context.ref: find_refused(part, refused) for part in parts}
         self._running = asyncio.create_task(self._plan(parts, problem, at_seconds), name="plan")
 
     async def wait(self) -> None:
@@ -116,13 +132,12 @@ class FleetPlanner:
                 return True
         return False
 
-    def _headroom(self, snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> dict[str, Headroom]:
-        """What all parts together may hold of each AcceleratorPool."""
-        held = holdings(snapshot, pools)
-        own = [
-            deployment_ref(part.context.pool, state) for part in self._parts.values() for state in part.context.states
-        ]
-        specs = {name: spec for part in self._parts.values() for name, spec in part.context.hardware.items()}
+    def _headroom(
+        self, snapshot: ClusterSnapshot, held: Mapping[str, Mapping[Ref, int]], parts: Collection[PlanPart]
+    ) -> dict[str, Headroom]:
+        """What these parts together may hold of each AcceleratorPool besides what others hold."""
+        own = [deployment_ref(part.context.pool, state) for part in parts for state in part.context.states]
+        specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
         return {name: estimate_headroom(spec, snapshot, held.get(name, {}), own) for name, spec in specs.items()}
 
     async def _plan(self, parts: tuple[PlanPart, ...], problem: PlanProblem, at_seconds: float) -> None:

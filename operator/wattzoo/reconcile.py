@@ -182,6 +182,7 @@ class Reconciler:
             metrics=thought.estimate.problems[0] if thought.estimate.problems else None,
             writes=find_write_problem(results),
             findings=thought.findings,
+            unplanned=self.planner.refused_of(ref) if joint else (),
             history=thought.memory.history.to_json(),
         )
         await self._reporter.report(

@@ -10,16 +10,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.decide.caps import Headroom, node_sizes
 from wattzoo.decide.context import find_missing_members
 from wattzoo.decide.demand import PEAK_SECONDS
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.memory import PoolEstimate, PoolMemory
-from wattzoo.decisions import Capacity, PoolPlan
-from wattzoo.model import ClusterSnapshot, Ref, VariantKey, VariantState
+from wattzoo.decisions import Capacity, Finding, PoolPlan
+from wattzoo.model import ClusterSnapshot, Kind, Ref, VariantKey, VariantState
 from wattzoo_policies.capacity.model import work_seconds
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
+from wattzoo_policies.placement.check import PlanError, check_problem
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
 from wattzoo_policies.placement.target import REACH, Debt, decide_target, estimate_credit
 from wattzoo_policies.signals import LedgerSummary
@@ -58,11 +60,68 @@ def find_unknown(part: PlanPart, headroom: Mapping[str, Headroom]) -> str:
         capacity = part.estimate.capacities.get(state.key)
         if state.key in part.bounds and (capacity is None or capacity.model is None or capacity.shape is None):
             return f"what a replica of {state.key} carries is unknown"
+    if part.bounds and all(part.estimate.capacities[key].rps is None for key in part.bounds):
+        return "no variant keeps the latency bounds"
     for ref in part.context.services:
         load = part.estimate.loads.get(ref)
         if load is None or load.total_rps is None:
             return f"the rate of {ref.name} is unknown"
     return ""
+
+
+def cut_refused(problem: PlanProblem) -> tuple[PlanProblem, tuple[PlanError, ...]]:
+    """The problem without what the planner refuses, and why; one bad object must not cost the others their plan.
+
+    With an AcceleratorPool go its variants. Raises `PlanError` for what concerns the problem as a whole.
+    """
+    refused: list[PlanError] = []
+    while True:
+        try:
+            check_problem(problem)
+        except PlanError as error:
+            if error.kind == "problem":
+                raise
+            refused.append(error)
+            problem = _without(problem, error.kind, error.name)
+        else:
+            return problem, tuple(refused)
+
+
+def _without(problem: PlanProblem, kind: str, name: str) -> PlanProblem:
+    """The problem without one pool with its variants, one variant, or one service."""
+    pools = tuple(pool for pool in problem.pools if (kind, name) != ("pool", pool.name))
+    variants = tuple(v for v in problem.variants if name not in {"pool": (v.pool,), "variant": (v.name,)}.get(kind, ()))
+    kept = {variant.name for variant in variants}
+    services = tuple(
+        replace(
+            service,
+            work_seconds={key: work for key, work in service.work_seconds.items() if key in kept},
+            accuracy={key: value for key, value in service.accuracy.items() if key in kept},
+        )
+        for service in problem.services
+        if (kind, name) != ("service", service.name)
+    )
+    return replace(problem, pools=pools, variants=variants, services=services)
+
+
+def find_refused(part: PlanPart, refused: Sequence[PlanError]) -> tuple[Finding, ...]:
+    """What of a part the planner refused."""
+    pools = {state.accelerator_pool for state in part.context.states if state.key in part.bounds}
+    own = {
+        "pool": {name for name in pools if name is not None},
+        "variant": {variant_name(part.context.ref, key) for key in part.bounds},
+        "service": {str(ref) for ref in part.context.services},
+    }
+    shown = {"pool": Kind.ACCELERATOR_POOL, "variant": "variant", "service": Kind.LLM_SERVICE}
+    return tuple(
+        Finding(
+            Reason.NOT_PLANNED,
+            f"{shown[error.kind]}/{error.name}: {error.field} is {error.value}, but {error.rule}; "
+            "it is left out of the joint plan",
+        )
+        for error in refused
+        if error.name in own.get(error.kind, ())
+    )
 
 
 def make_problem(parts: Sequence[PlanPart], headroom: Mapping[str, Headroom], snapshot: ClusterSnapshot) -> PlanProblem:
@@ -174,14 +233,21 @@ def cut_reserve(problem: PlanProblem, share: float) -> PlanProblem:
     return replace(problem, services=services)
 
 
+def _held(part: PlanPart, key: VariantKey) -> int:
+    """Replicas of a variant that the planner refused: what it has, within its bounds."""
+    least, most = part.bounds[key]
+    current = next((state.desired for state in part.context.states if state.key == key), None)
+    return max(least, min(current or 0, most))
+
+
 def read_plan(part: PlanPart, problem: PlanProblem, plan: Plan, at_seconds: float) -> PoolPlan:
-    """A part's share of the plan."""
+    """A part's share of the plan; variants that were left out of the problem keep what they have."""
     ref = part.context.ref
     names = {variant_name(ref, key): key for key in part.bounds}
     asked = {variant.name for variant in problem.variants}
     services = {service.name: service for service in problem.services}
     own = {name: service for name in part.context.services if (service := services.get(str(name))) is not None}
-    high: dict[VariantKey, float] = {key: 0.0 for name, key in names.items() if name in asked}
+    high: dict[VariantKey, float] = dict.fromkeys(names.values(), 0.0)
     expected = dict(high)
     for service in own.values():
         swing = service.high_rate_rps / service.rate_rps if service.rate_rps > 0.0 else 1.0
@@ -191,7 +257,9 @@ def read_plan(part: PlanPart, problem: PlanProblem, plan: Plan, at_seconds: floa
                 high[names[name]] += rate * swing
     return PoolPlan(
         at_seconds=at_seconds,
-        replicas={key: plan.replicas.get(name, 0) for name, key in names.items() if name in asked},
+        replicas={
+            key: plan.replicas.get(name, 0) if name in asked else _held(part, key) for name, key in names.items()
+        },
         expected_rps=expected,
         high_rps=high,
         rates={name: service.high_rate_rps for name, service in own.items()},

@@ -45,6 +45,7 @@ class PoolView:
     metrics: Finding | None
     writes: Finding | None
     findings: tuple[Finding, ...] = ()
+    unplanned: tuple[Finding, ...] = ()
     history: str = ""
     at_seconds: float = 0.0
 
@@ -62,7 +63,7 @@ def judge_pool(view: PoolView) -> list[Judgement]:
         judge_energy(view.energy),
         _judge_placed(view, [*missing, *unplaced]),
         _judge_progress(view),
-        judge_degraded((view.writes, *missing, *unplaced, *others, held)),
+        judge_degraded((view.writes, *missing, *unplaced, *others, *view.unplanned, held)),
         judge_paused(view.obj, view.spec.mode),
     ]
 
@@ -196,12 +197,25 @@ def judge_accelerators(view: AcceleratorView) -> list[Judgement]:
         ready = Judgement(kind, "Unknown", Reason.CLUSTER_UNREADABLE, view.unreadable)
     elif not view.nodes:
         ready = Judgement(kind, "False", Reason.NO_MATCHING_NODES, "no node carries the pool's labels")
+    elif view.accelerators == 0:
+        text = f"spec.resourceName: none of the {view.nodes} nodes with the pool's labels has {view.spec.resource_name}"
+        ready = Judgement(kind, "False", Reason.NO_MATCHING_NODES, text)
     elif view.spec.figures() is None:
         text = "set spec.accelerator: the built-in table does not know this product"
         ready = Judgement(kind, "False", Reason.ACCELERATOR_UNKNOWN, text)
     else:
         ready = Judgement(kind, "True", Reason.AVAILABLE, f"{view.nodes} nodes, {view.accelerators} accelerators")
-    return [ready, judge_degraded((view.short,))]
+    return [ready, judge_degraded((view.short, _find_nothing_usable(view)))]
+
+
+def _find_nothing_usable(view: AcceleratorView) -> Finding | None:
+    """That no replica can ever be placed here as things are."""
+    if view.spec.max_accelerators == 0:
+        return Finding(Reason.MAX_ACCELERATORS_REACHED, "spec.maxAccelerators: it is 0, so that nothing may be placed")
+    if view.accelerators and view.allocatable == 0:
+        text = f"none of {view.accelerators} {view.spec.resource_name} is on a node that is ready and takes pods"
+        return Finding(Reason.ACCELERATORS_SHORT, text)
+    return None
 
 
 def render_accelerator_pool_status(
