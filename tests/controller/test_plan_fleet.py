@@ -10,10 +10,19 @@ from tests.builders import make_llm_service
 from tests.controller.test_planning import Planned
 from tests.controller.world import CHAT, POOL
 from wattzoo.decide.caps import Headroom
-from wattzoo.decide.plan_fleet import PlanPart, cut_reserve, find_unknown, make_problem, read_plan
+from wattzoo.decide.plan_fleet import (
+    PlanPart,
+    cut_refused,
+    cut_reserve,
+    find_refused,
+    find_unknown,
+    make_problem,
+    read_plan,
+)
 from wattzoo.decisions import ServiceLoad
 from wattzoo.model import Kind, VariantKey
 from wattzoo_policies.placement.problem import Plan, PlanStatus
+from wattzoo_policies.placement.solve import solve_plan
 
 SMALL, LARGE = VariantKey("small", "h100"), VariantKey("large", "h100")
 ROOM = {"h100": Headroom(accelerators=6, allocatable=8, watts=None, watts_per_accelerator=700.0)}
@@ -91,6 +100,24 @@ async def test_a_plan_is_read_back_by_variant() -> None:
     assert share.replicas == {SMALL: 0, LARGE: 4}
     assert share.high_rps[LARGE] == pytest.approx(problem.services[0].high_rate_rps)
     assert share.price == {}  # a penalty is no price
+
+
+async def test_a_variant_that_the_planner_refused_keeps_what_it_has() -> None:
+    world = Planned()
+    part = await part_of(world, rps=20.0)
+    held = {state.key: state.desired for state in part.context.states}
+    assert held[LARGE] not in {None, 0}
+    problem = make_problem([part], ROOM, world.cluster.snapshot())
+    empty = replace(problem, pools=(replace(problem.pools[0], accelerators=0),))
+    cut, refused = cut_refused(empty)
+    assert not cut.variants
+    share = read_plan(part, cut, solve_plan(cut), 5.0)
+    assert share.replicas == held
+    finding = find_refused(part, refused)[0]
+    assert finding.reason == "NotPlanned"
+    assert finding.message.startswith(
+        "AcceleratorPool/h100: accelerators is 0, but variant team-a/zoo/small/h100 needs"
+    )
 
 
 def test_a_power_budget_bounds_accelerators() -> None:
