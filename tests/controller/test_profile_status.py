@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.builders import NAMESPACE, make_profile
 from tests.controller.world import POOL, World
@@ -14,6 +16,7 @@ from wattzoo.decisions import Finding
 from wattzoo.model import Kind, Manifest, Ref
 
 FAST = Ref(NAMESPACE, "fast")
+SHIPPED = Path(__file__).parents[2] / "examples" / "profiles"
 
 
 def changed(**fields: Any) -> Manifest:
@@ -159,3 +162,10 @@ async def test_a_poor_fit_degrades_and_does_not_stop() -> None:
     assert shown(world, "Ready")[:2] == ("True", "Available")
     assert shown(world, "Degraded")[:2] == ("True", "FitPoor")
     assert world.cluster.server_writes()
+
+
+def test_every_profile_that_is_shipped_fits() -> None:
+    profiles = [doc for path in SHIPPED.glob("*.yaml") for doc in yaml.safe_load_all(path.read_text()) if doc]
+    fits = {doc["metadata"]["name"]: fit_profile(parse_model_profile(doc).spec) for doc in profiles}
+    assert len(fits) > 20
+    assert not {name: fit for name, fit in fits.items() if isinstance(fit, Finding) or find_poor_fit(fit) is not None}
