@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.placement_world import (
     ACCURACY,
+    FLEET,
     LATENCY,
     make_scenario,
     read_day,
@@ -46,7 +47,7 @@ FILLS = (0.25, 0.35, 0.45, 0.6)
 """Swept autoscaler targets, as shares of the requests a replica has inside at its knee."""
 WINDOW = 20
 PLAN_STEPS = 4
-LIFTED = 96
+LIFTED = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class World:
     hours: float | None = None
     thin: str | None = None
     jump: tuple[float, int, int] | None = None
+    fleet: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class Row:
 class PerfectDemand:
     """Foresight of the coming demand (for the clairvoyant row)."""
 
-    def __init__(self, demand: FluidDemand, warmup_steps: int) -> None:
+    def __init__(self, demand: FluidDemand, warmup_steps: int, *, knows_next: bool) -> None:
+        self.knows_next = knows_next
         self._rates = demand.mirrored(warmup_steps).requests[:, 0] / demand.step_seconds
         self._step_seconds, self._warmup = demand.step_seconds, warmup_steps
 
@@ -112,7 +115,8 @@ class PerfectDemand:
         step = min(self._rates.size - 1, round(at_seconds / self._step_seconds) + self._warmup)
         largest = np.sort(self._rates[step : step + WINDOW])[-3:]
         near = float(self._rates[step : step + PLAN_STEPS].mean())
-        return Outlook(near, float(self._rates[step]), max(near, float(largest.mean())))
+        following = float(self._rates[step]) if self.knows_next else None
+        return Outlook(near, max(near, float(largest.mean())), following)
 
 
 def make_demand(world: World, data: Path) -> FluidDemand:
@@ -127,6 +131,12 @@ def make_demand(world: World, data: Path) -> FluidDemand:
     if world.jump is not None:
         demand = with_jump(demand, *world.jump, np.random.default_rng(world.seed + 100))
     return demand
+
+
+def make_world_scenario(world: World, data: Path) -> FluidScenario:
+    """Return a world's scenario; `fleet` times the usual fleet."""
+    fleet = {gpu: world.fleet * count for gpu, count in FLEET.items()}
+    return make_scenario(make_demand(world, data), world.alpha, accelerators=fleet)
 
 
 def mean_shape(demand: FluidDemand) -> RequestShape:
@@ -195,8 +205,13 @@ def make_policy_run(job: Job, scenario: FluidScenario) -> Made:
         "joint": joint,
         "joint, not filled": lambda: joint(fill=False),
         "joint, reservePercent 400": lambda: joint(reserve_percent=400.0),
-        "joint, clairvoyant demand": lambda: (
-            JointController(foresight=PerfectDemand(demand, scenario.warmup_steps)),
+        "joint, clairvoyant in the lead window": lambda: (
+            JointController(foresight=PerfectDemand(demand, scenario.warmup_steps, knows_next=False)),
+            scenario,
+            "not a policy",
+        ),
+        "joint, clairvoyant in every interval": lambda: (
+            JointController(foresight=PerfectDemand(demand, scenario.warmup_steps, knows_next=True)),
             scenario,
             "not a policy",
         ),
@@ -217,7 +232,7 @@ SWEPT = (
 
 def run_job(job: Job, data: Path) -> Row:
     """Run one job."""
-    scenario = make_scenario(make_demand(job.world, data), job.world.alpha)
+    scenario = make_world_scenario(job.world, data)
     controller, scenario, remark = make_policy_run(job, scenario)
     begun = time.perf_counter()
     result = run_fluid(scenario, controller, np.random.default_rng(job.world.seed + 7), clock=time.perf_counter)
@@ -248,7 +263,7 @@ def summarise(job: Job, result: FluidResult, wall_seconds: float, remark: str) -
 
 def find_bound(world: World, data: Path) -> Bound:
     """Return the bound of a world."""
-    return bound_energy(make_scenario(make_demand(world, data), world.alpha))
+    return bound_energy(make_world_scenario(world, data))
 
 
 def run_all(worlds: Sequence[tuple[World, Sequence[str]]], data: Path, jobs: int) -> dict[tuple[str, str], Row]:

@@ -153,7 +153,7 @@ def forecast_load(memory: LoadMemory) -> LoadForecast | None:
     peak = max(memory.loads)
     high = _believed(memory.lead, (_with_trend(memory.level, memory.levels), peak), HIGH_QUANTILE)
     next_high = _believed(memory.following, (memory.next_level, peak), NEXT_QUANTILE)
-    return LoadForecast(memory.level, max(high, next_high), memory.next_level, next_high)
+    return LoadForecast(memory.level, max(high, memory.next_level), memory.next_level, next_high)
 
 
 def _move(

@@ -61,7 +61,7 @@ class JointParameters:
     plan_seconds: float = 60.0
     tau_seconds: float = 120.0
     margin: float = 0.003
-    plan_repay_seconds: float = 600.0
+    plan_repay_seconds: float = 300.0
     repay_seconds: float = 60.0
     reserve_percent: float = 0.0
     reserve_slack: float = 0.01
@@ -140,7 +140,7 @@ class JointController:
         state = replace(state, services=memories, loads=load_memories, care=care)
         if not groups:
             return state, FleetDecision({}, {}, {})
-        if self.foresight is not None:
+        if self.foresight is not None and self.foresight.knows_next:
             groups = [group.foreseen() for group in groups]
         view = self._view(state, observation, groups)
         planned = self._is_due(state, view)

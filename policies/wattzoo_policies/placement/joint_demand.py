@@ -80,15 +80,23 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What somebody knows of a service's coming demand: means of the next plan and interval, and the lead's highest."""
+    """What somebody knows of a service's coming demand: the mean until the next plan, the highest within the lead.
+
+    next_rps: the coming interval's; `None`: that one is not known, and forecast like any other.
+    """
 
     rate_rps: float
-    next_rps: float
     high_rps: float
+    next_rps: float | None = None
 
 
 class Foresight(Protocol):
     """Knows the future: for comparisons, never for serving."""
+
+    @property
+    def knows_next(self) -> bool:
+        """Return whether the coming interval's rate is known."""
+        ...
 
     def look(self, service: str, at_seconds: float) -> Outlook:
         """Return what is coming to a service."""
@@ -190,7 +198,8 @@ def estimate_loads(
         shape = RequestShape(memory.input_tokens or 0.0, memory.output_tokens or 1.0)
         if foresight is not None:
             seen = foresight.look(service.name, at_seconds)
-            loads[service.name] = ServiceLoad(seen.rate_rps, seen.next_rps, seen.high_rps, shape)
+            near = following * soon if seen.next_rps is None else seen.next_rps
+            loads[service.name] = ServiceLoad(seen.rate_rps, near, max(near, seen.high_rps), shape)
         else:
             loads[service.name] = ServiceLoad(rate * now, following * soon, max(rate * high, following * soon), shape)
     return loads

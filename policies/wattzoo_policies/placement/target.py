@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from wattzoo_policies.placement.signals import FleetService
 
 CREDIT = 150.0
-CREDIT_DEVIATIONS = 3.0
+CREDIT_DEVIATIONS = 6.0
 HOUR_SECONDS = 3600.0
 LEAST_REQUESTS = 200.0
 """Requests over which debt is repaid at least, however rare they are: outcomes of fewer say little."""
@@ -47,7 +47,7 @@ def observe_debt(debt: Debt, service: FleetService, rate_rps: float, repay_secon
 
 
 def estimate_credit(rate_rps: float, repay_seconds: float) -> float:
-    """Return the credit to aim at: three standard deviations of the repayment time's outcomes, at most `CREDIT`."""
+    """Return the credit to aim at: six standard deviations of the repayment time's outcomes, at most `CREDIT`."""
     return min(CREDIT, CREDIT_DEVIATIONS * 0.5 * math.sqrt(repay_requests(rate_rps, repay_seconds)))
 
 
