@@ -23,6 +23,7 @@ from wattzoo.settings import (
     PrometheusSettings,
     Settings,
     SettingsError,
+    parse_objective,
     split_namespaces,
 )
 
@@ -50,6 +51,7 @@ Duration: TypeAlias = Annotated[float, _option("LEASE_DURATION_SECONDS", "A stan
 Deadline: TypeAlias = Annotated[float, _option("RENEW_DEADLINE_SECONDS", "A leader that cannot renew stops then.")]
 Retry: TypeAlias = Annotated[float, _option("RETRY_PERIOD_SECONDS", "Between attempts to acquire or renew.")]
 PoolInterval: TypeAlias = Annotated[float, _option("POOL_INTERVAL_SECONDS", "Between two passes over a ModelPool.")]
+ObjectiveOption: TypeAlias = Annotated[str, _option("OBJECTIVE", "What joint plans minimise: Energy, Carbon or Cost.")]
 HealthAddress: TypeAlias = Annotated[str, _option("HEALTH_ADDRESS", "HOST:PORT of /livez and /readyz.")]
 MetricsAddress: TypeAlias = Annotated[str, _option("METRICS_ADDRESS", "HOST:PORT of /metrics.")]
 LogFormat: TypeAlias = Annotated[str, _option("LOG_FORMAT", "json or text.")]
@@ -73,6 +75,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     renew_deadline_seconds: Deadline = 10.0,
     retry_period_seconds: Retry = 2.0,
     pool_interval_seconds: PoolInterval = 15.0,
+    objective: ObjectiveOption = "Energy",
     health_address: HealthAddress = "0.0.0.0:8081",
     metrics_address: MetricsAddress = "0.0.0.0:8080",
     log_format: LogFormat = "json",
@@ -99,6 +102,7 @@ def run(  # noqa: PLR0913 - one parameter per option
             lease=lease,
             watch_namespaces=split_namespaces(watch_namespaces),
             pool_interval_seconds=pool_interval_seconds,
+            objective=parse_objective(objective),
             health_address=Address.parse("--health-address", health_address),
             metrics_address=Address.parse("--metrics-address", metrics_address),
             log_format=log_format,

@@ -12,6 +12,7 @@ from wattzoo.api.conditions import Reason
 from wattzoo.model import Ref, VariantKey
 from wattzoo_policies.accuracy.regret import Regret
 from wattzoo_policies.capacity.model import ReplicaModel, RequestShape, power_watts
+from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.protocols import Promise
 from wattzoo_policies.signals import Decision, LedgerSummary
 
@@ -180,7 +181,8 @@ class PoolPlan:
     """What the joint plan wishes for one ModelPool, and what may be said of it.
 
     expected_rps, high_rps: by variant what it carries and what it shall be able to carry. rates: by service the high
-    rate that was planned for. price: by service the joules that one more satisfied request costs under the plan.
+    rate that was planned for. price: by service the joules that one more satisfied request costs under the plan,
+    known with objective Energy alone.
     """
 
     at_seconds: float
@@ -192,6 +194,7 @@ class PoolPlan:
     watts: float
     binding: str = ""
     runner_up: str = ""
+    objective: Objective = Objective.ENERGY
     price: Mapping[Ref, float] = field(default_factory=dict)
 
 

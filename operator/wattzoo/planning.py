@@ -14,6 +14,7 @@ from typing import Protocol
 
 from wattzoo.api.model_pool import ModelPool
 from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, holdings
+from wattzoo.decide.objective import find_fallbacks, weigh_pools
 from wattzoo.decide.plan_fleet import (
     PlanPart,
     cut_refused,
@@ -26,6 +27,7 @@ from wattzoo.decide.plan_fleet import (
 from wattzoo.decisions import Finding, PoolPlan
 from wattzoo.model import ClusterSnapshot, Kind, Ref
 from wattzoo.telemetry import Telemetry
+from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan, PlanProblem
 from wattzoo_policies.placement.solve import solve_plan
 
@@ -53,12 +55,20 @@ class Solve(Protocol):
 class FleetPlanner:
     """Makes one plan for all pools that ask for it, and hands each its share."""
 
-    def __init__(self, telemetry: Telemetry, mark: Mark, interval_seconds: float, solve: Solve = solve_plan) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        mark: Mark,
+        interval_seconds: float,
+        solve: Solve = solve_plan,
+        objective: Objective = Objective.ENERGY,
+    ) -> None:
         """`mark` is told of every ModelPool whose wishes changed."""
         self._telemetry = telemetry
         self._mark = mark
         self._interval_seconds = interval_seconds
         self._solve = solve
+        self._objective = objective
         self._parts: dict[Ref, PlanPart] = {}
         self._plans: Mapping[Ref, PoolPlan] = {}
         self._refused: Mapping[Ref, tuple[Finding, ...]] = {}
@@ -87,7 +97,7 @@ class FleetPlanner:
         return None if old else plan
 
     def refused_of(self, ref: Ref) -> tuple[Finding, ...]:
-        """What of a pool the last plan had to leave out."""
+        """What of a pool the last plan had to leave out, or to plan for another objective than asked for."""
         return self._refused.get(ref, ())
 
     def start_if_due(self, snapshot: ClusterSnapshot, pools: Iterable[ModelPool], at_seconds: float) -> None:
@@ -105,7 +115,11 @@ class FleetPlanner:
         except ValueError as error:
             self._failed(error)
             return
-        self._refused = {part.context.ref: find_refused(part, refused) for part in parts}
+        specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
+        problem, fallbacks = weigh_pools(problem, specs, self._objective)
+        self._refused = {
+            part.context.ref: (*find_refused(part, refused), *find_fallbacks(part, fallbacks)) for part in parts
+        }
         self._running = asyncio.create_task(self._plan(parts, problem, at_seconds), name="plan")
 
     async def wait(self) -> None:
@@ -152,7 +166,7 @@ class FleetPlanner:
         self._failure, self._last = "", plan
         self._telemetry.plans.labels(str(plan.status)).inc()
         before = self._plans
-        self._plans = {part.context.ref: read_plan(part, problem, plan, at_seconds) for part in parts}
+        self._plans = {part.context.ref: read_plan(part, problem, plan, at_seconds, self._objective) for part in parts}
         for ref, share in self._plans.items():
             known = before.get(ref)
             if known is None or known.replicas != share.replicas:

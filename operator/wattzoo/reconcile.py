@@ -88,7 +88,9 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._mark = mark
-        self.planner = FleetPlanner(telemetry, mark, PLAN_INTERVALS * settings.pool_interval_seconds)
+        self.planner = FleetPlanner(
+            telemetry, mark, PLAN_INTERVALS * settings.pool_interval_seconds, objective=settings.objective
+        )
         self._rng = np.random.default_rng(seed)
         self._specs = Specs()
         self._locks: dict[tuple[Kind, Ref], asyncio.Lock] = {}

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from wattzoo_policies.placement.objective import Objective
+
 DEFAULT_HEALTH_PORT = 8081
 DEFAULT_METRICS_PORT = 8080
 NAMESPACE_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -96,6 +98,8 @@ class Settings:
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces to serve; empty means all."""
     pool_interval_seconds: float = 15.0
+    objective: Objective = Objective.ENERGY
+    """What the joint plan minimises; one for the operator, since one plan spans services."""
     health_address: Address = field(default=Address("0.0.0.0", DEFAULT_HEALTH_PORT))  # noqa: S104
     metrics_address: Address = field(default=Address("0.0.0.0", DEFAULT_METRICS_PORT))  # noqa: S104
     log_format: str = "json"
@@ -116,3 +120,11 @@ class Settings:
 def split_namespaces(text: str) -> tuple[str, ...]:
     """Read a comma-separated list; blanks and repetitions are dropped, the order stays."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def parse_objective(text: str) -> Objective:
+    """Read what plans minimise; raises SettingsError for what is none of the objectives."""
+    try:
+        return Objective(text)
+    except ValueError:
+        raise SettingsError(f"--objective: expected one of {', '.join(Objective)}, got {text!r}") from None

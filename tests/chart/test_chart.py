@@ -38,6 +38,7 @@ FULL: dict[str, Any] = {
     "watchNamespaces": ["team-a", "team-b"],
     "serviceMonitor": {"enabled": True},
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}]},
+    "placement": {"objective": "Carbon"},
     "priorityClassName": "system-cluster-critical",
     "nodeSelector": {"kubernetes.io/os": "linux"},
 }
@@ -171,6 +172,7 @@ def test_in_namespaced_mode_the_whole_cluster_is_only_read(tmp_path: Path) -> No
         ({"prometheus": {"url": "file:///etc/passwd"}}, "/prometheus/url"),
         ({"prometheus": {"token": "x"}}, "token"),
         ({"watchNamespaces": ["UPPER"]}, "/watchNamespaces/0"),
+        ({"placement": {"objective": "Speed"}}, "/placement/objective"),
         ({"logLevel": "loud"}, "/logLevel"),
         ({"lease": {"durationSeconds": 0}}, "/lease/durationSeconds"),
         ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts"),

@@ -13,7 +13,15 @@ from wattzoo import __version__
 from wattzoo.__main__ import app
 from wattzoo.logs import JsonFormatter, TextFormatter
 from wattzoo.model import Ref, VariantKey
-from wattzoo.settings import Address, LeaseSettings, PrometheusSettings, Settings, SettingsError, split_namespaces
+from wattzoo.settings import (
+    Address,
+    LeaseSettings,
+    PrometheusSettings,
+    Settings,
+    SettingsError,
+    parse_objective,
+    split_namespaces,
+)
 from wattzoo.telemetry import METRICS, ReplicaFigures, ServiceFigures, Telemetry, render_reference
 
 
@@ -37,6 +45,7 @@ def settings(**more: Any) -> Settings:
         (lambda: settings(pool_interval_seconds=0), "--pool-interval-seconds"),
         (lambda: settings(log_format="xml"), "--log-format"),
         (lambda: settings(log_level="loud"), "--log-level"),
+        (lambda: parse_objective("energy"), "--objective"),
         (lambda: Address.parse("--health-address", "8081"), "--health-address"),
         (lambda: Address.parse("--health-address", "a:99999"), "--health-address"),
     ],

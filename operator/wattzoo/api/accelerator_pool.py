@@ -150,6 +150,21 @@ class AcceleratorPoolSpec(ApiModel):
             "replicas that would exceed it are not added. Unset: no budget."
         ),
     ] = None
+    carbon_grams_per_kilowatt_hour: Annotated[
+        Annotated[Integer, Field(ge=0, le=10_000)] | None,
+        Field(
+            description="Grams of CO2 equivalent per kWh of the electricity here (your grid's or contract's), for the "
+            "operator's objective Carbon. Unset: unknown, what is planned together with this pool minimises Energy."
+        ),
+    ] = None
+    price_per_accelerator_hour_milli: Annotated[
+        Annotated[Integer, Field(ge=0, le=1_000_000_000)] | None,
+        Field(
+            description="Price of one accelerator for one hour, in thousandths of a currency that all pools share "
+            "(1890 is 1.89), for the operator's objective Cost. Unset: unknown, what is planned together with this "
+            "pool minimises Energy."
+        ),
+    ] = None
     accelerator: Annotated[
         Accelerator,
         Field(description="Power of one accelerator, where the built-in table lacks it."),

@@ -72,6 +72,7 @@ class Reason(StrEnum):
     MAX_ACCELERATORS_REACHED = "MaxAcceleratorsReached"
     POWER_BUDGET_REACHED = "PowerBudgetReached"
     NOT_PLANNED = "NotPlanned"
+    OBJECTIVE_FIGURE_MISSING = "ObjectiveFigureMissing"
     SHARES_AGREE = "SharesAgree"
     SHARES_DISAGREE = "SharesDisagree"
     ROUTE_PENDING = "RoutePending"
@@ -208,10 +209,10 @@ MEANINGS: dict[ConditionType, tuple[str, frozenset[Reason]]] = {
     ),
     ConditionType.DEGRADED: (
         "It works, but not as well as asked: decisions on hold, a stored state that could not be used, replicas "
-        "without accelerators, variants left out of the joint plan, writes that do not succeed, a profile that no law "
-        "fits.",
+        "without accelerators, variants left out of the joint plan, a plan for another objective than asked for, "
+        "writes that do not succeed, a profile that no law fits.",
         frozenset({Reason.AS_EXPECTED, Reason.HOLDING, Reason.STATE_LOST, Reason.LATENCY_UNATTAINABLE})
-        | {Reason.POINTS_CONTRADICT, Reason.FIT_POOR, Reason.NOT_PLANNED}
+        | {Reason.POINTS_CONTRADICT, Reason.FIT_POOR, Reason.NOT_PLANNED, Reason.OBJECTIVE_FIGURE_MISSING}
         | _UNPLACED
         | _UNWRITTEN
         | _BROKEN

@@ -277,8 +277,15 @@ class Plan(StatusModel):
     ] = None
     runner_up: Annotated[LongText | None, Field(description="The next best plan.")] = None
     planner: Annotated[ShortText | None, Field(description="Who planned: Joint or PerVariant.")] = None
+    objective: Annotated[
+        ShortText | None, Field(description="What the joint plan minimises: Energy, Carbon or Cost.")
+    ] = None
     price: Annotated[
-        ShortText | None, Field(description="Joules that one more satisfied request costs under the plan, by service.")
+        ShortText | None,
+        Field(
+            description="Joules that one more satisfied request costs under the plan, by service; unset under another "
+            "objective than Energy."
+        ),
     ] = None
 
 

@@ -22,6 +22,7 @@ from wattzoo.model import ClusterSnapshot, Kind, Ref, VariantKey, VariantState
 from wattzoo_policies.capacity.model import work_seconds
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
 from wattzoo_policies.placement.check import PlanError, check_problem
+from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
 from wattzoo_policies.placement.target import REACH, Debt, decide_target, estimate_credit
 from wattzoo_policies.signals import LedgerSummary
@@ -240,11 +241,15 @@ def _held(part: PlanPart, key: VariantKey) -> int:
     return max(least, min(current or 0, most))
 
 
-def read_plan(part: PlanPart, problem: PlanProblem, plan: Plan, at_seconds: float) -> PoolPlan:
+def read_plan(
+    part: PlanPart, problem: PlanProblem, plan: Plan, at_seconds: float, objective: Objective = Objective.ENERGY
+) -> PoolPlan:
     """A part's share of the plan; variants that were left out of the problem keep what they have."""
     ref = part.context.ref
     names = {variant_name(ref, key): key for key in part.bounds}
     asked = {variant.name for variant in problem.variants}
+    used = {state.accelerator_pool for state in part.context.states if state.key in part.bounds}
+    counts_joules = all(pool.objective_weight == 1.0 for pool in problem.pools if pool.name in used)
     services = {service.name: service for service in problem.services}
     own = {name: service for name in part.context.services if (service := services.get(str(name))) is not None}
     high: dict[VariantKey, float] = dict.fromkeys(names.values(), 0.0)
@@ -267,9 +272,11 @@ def read_plan(part: PlanPart, problem: PlanProblem, plan: Plan, at_seconds: floa
         watts=plan.watts,
         binding=plan.binding,
         runner_up=plan.runner_up,
+        objective=Objective.ENERGY if counts_joules else objective,
         price={
             name: price
             for name in own
+            if counts_joules  # else the dual is grams or money
             if str(name) not in plan.accuracy_missing  # there the dual is the penalty, not joules
             and (price := plan.price_joules_per_satisfied.get(str(name))) is not None
             and math.isfinite(price)

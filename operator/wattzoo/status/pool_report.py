@@ -138,6 +138,7 @@ def render_model_pool_status(
             binding_constraint=decision.binding_constraint or (None if joint is None else joint.binding or None),
             runner_up=None if joint is None else joint.runner_up or None,
             planner="PerVariant" if joint is None else "Joint",
+            objective=None if joint is None else str(joint.objective),
             price=None if joint is None else _render_prices(joint.price) or None,
         ),
         variants=tuple(_render_variant(state, plans.get(state.key), view) for state in view.states),
