@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,7 +67,10 @@ def describe_binding(program: Program, relaxed: Relaxation) -> str:
 def find_runner_up(
     fleet: Fleet, demands: Sequence[Demand], answer: Answer, effort: Effort
 ) -> tuple[str, float | None, Answer | None]:
-    """Return the variant that carries most, and the cost of the best plan without it (`None`: it would be short)."""
+    """Return the variant that carries most, and the best plan without it with its cost (`None`: it would be short).
+
+    The plan's replicas are of the whole fleet.
+    """
     carried = np.zeros(len(fleet.variants))
     layout = answer.flows.program.layout
     for index, demand in enumerate(demands):
@@ -84,6 +88,9 @@ def find_runner_up(
         return fleet.variants[leader].name, None, None
     smaller, fewer = restrict(without, demands, keep)
     other = plan_component(smaller, fewer, effort, None)
+    replicas = np.zeros_like(answer.replicas)
+    replicas[keep] = other.replicas
+    other = replace(other, replicas=replicas)
     return fleet.variants[leader].name, other.flows.cost if other.flows.penalty <= 0.0 else None, other
 
 
