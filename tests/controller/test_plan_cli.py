@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,67 @@ def test_degrees_are_proposed_among_the_profiles(tmp_path: Path) -> None:
     assert chosen["large", "TokensPerJoule"]["variant"] == "large/h100"
     assert chosen["large", "TokensPerJoule"]["instances"] == 8  # 4 nodes of 8, 4 accelerators each
     assert chosen["small", "Throughput"]["tensor_parallel"] == 1
+
+
+def with_figures(field: str, by_pool: dict[str, int]) -> Callable[[list[dict[str, Any]]], None]:
+    """Both models on both pools, the figure at each: any pool could do all of the work."""
+
+    def change(objects: list[dict[str, Any]]) -> None:
+        for pool in objects[:2]:
+            name = pool["metadata"]["name"]
+            if name in by_pool:
+                pool["spec"][field] = by_pool[name]
+        objects.insert(4, profile("small-h100", 11_800, 176, (160, 590, 800)))  # the same speed at twice the watts
+        objects[5]["spec"]["members"][0]["variants"].append(variant("h100", "h100", "small-h100", 1))
+        objects[6]["spec"]["sla"]["accuracy"]["targetPerMille"] = 400
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("objective", "field", "a100", "h100", "pool"),
+    [
+        ("Energy", "carbonGramsPerKilowattHour", 600, 100, "a100"),
+        ("Carbon", "carbonGramsPerKilowattHour", 600, 100, "h100"),  # twice the watts at a sixth of the grams
+        ("Carbon", "carbonGramsPerKilowattHour", 100, 100, "a100"),
+        ("Cost", "pricePerAcceleratorHourMilli", 3000, 1000, "h100"),
+        ("Cost", "pricePerAcceleratorHourMilli", 1000, 3000, "a100"),
+    ],
+)
+def test_a_plan_goes_where_the_objective_is_least(
+    objective: str, field: str, a100: int, h100: int, pool: str, tmp_path: Path
+) -> None:
+    zoo = write_zoo(tmp_path / "zoo.yaml", with_figures(field, {"a100": a100, "h100": h100}))
+    body = planned(tmp_path, zoo, "--load", "chat=8", "--objective", objective)
+    assert [row["pool"] for row in body["variants"] if row["replicas"]] == [pool]
+    assert body["minimised"] == body["inputs"]["objective"] == objective
+    counted = {"Energy": "W", "Carbon": "mg CO2e/s", "Cost": "millionths/s"}
+    assert body["objective_unit"] == counted[objective]
+    assert (body["price_joules_per_satisfied"] is None) == (objective != "Energy")
+    if objective == "Cost":  # each accelerator at 1.00 an hour, and a trace of energy
+        assert body["objective"] == pytest.approx(
+            sum(row["accelerators"] for row in body["variants"]) * 1e6 / 3600.0, rel=0.01
+        )
+
+
+def test_the_objective_is_printed_in_its_units(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo.yaml", with_figures("carbonGramsPerKilowattHour", {"a100": 600, "h100": 100}))
+    code, text = invoke("-f", zoo, "--load", "chat=8", "--objective", "Carbon")
+    assert code == 0
+    assert "minimised: Carbon, " in text
+    assert "g CO2e/h by the planner's law" in text
+    assert "one more satisfied request of chat costs 0 mg CO2e" in text  # the target is below both members
+
+
+@pytest.mark.parametrize(
+    ("objective", "field"),
+    [("Carbon", "carbonGramsPerKilowattHour"), ("Cost", "pricePerAcceleratorHourMilli")],
+)
+def test_a_missing_figure_is_an_error_that_names_it(objective: str, field: str, tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo.yaml", with_figures(field, {"a100": 600}))
+    code, text = invoke("-f", zoo, "--load", "chat=8", "--objective", objective)
+    assert code == 2
+    assert text == (
+        f"wattzoo: AcceleratorPool/h100: spec.{field}: --objective {objective} needs it of every AcceleratorPool in "
+        "use (got nothing)\n"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.controller.zoo_files import service, write_csv, write_outcomes, write_trace, write_zoo, zoo
+from tests.controller.zoo_files import profile, service, variant, write_csv, write_outcomes, write_trace, write_zoo, zoo
 from wattzoo.__main__ import app
 from wattzoo.cli.quiet import without_native_output
 
@@ -185,3 +185,33 @@ def test_what_a_solver_prints_by_itself_is_not_part_of_the_output(capfd: pytest.
         os.write(1, b"HiGHS says something\n")
     os.write(1, b"kept\n")
     assert capfd.readouterr().out == "kept\n"
+
+
+def test_plans_of_least_carbon_move_the_work_to_the_clean_pool(tmp_path: Path) -> None:
+    """The small model runs on either pool at equal speed, on H100s at twice the watts and a sixth of the grams."""
+
+    def change(objects: list[dict[str, Any]]) -> None:
+        for pool, grams in zip(objects[:2], (600, 100), strict=True):
+            pool["spec"]["carbonGramsPerKilowattHour"] = grams
+        objects.insert(4, profile("small-h100", 11_800, 176, (160, 590, 800)))
+        objects[5]["spec"]["members"][0]["variants"].append(variant("h100", "h100", "small-h100", 1))
+        objects[6]["spec"]["sla"]["accuracy"]["targetPerMille"] = 400
+
+    zoo, trace = write_zoo(tmp_path / "zoo.yaml", change), write_trace(tmp_path / "trace.csv", minutes=5.0)
+    watt_hours, most = {}, {}
+    for objective in ("Energy", "Carbon"):
+        target = tmp_path / f"{objective}.json"
+        code, text = invoke("-f", zoo, "--trace", trace, "--objective", objective, "--json", target)
+        assert code == 0, text
+        assert ("plans minimise Carbon" in text) == (objective == "Carbon")
+        found = json.loads(target.read_text())
+        assert found["inputs"]["objective"] == objective
+        watt_hours[objective] = found["policies"][0]["wh_per_1000_requests"]
+        lines = {line.split()[0]: line.split()[-1] for line in text.splitlines() if line.startswith("  ")}
+        most[objective] = int(lines["a100"])  # accelerators held there at once
+    assert most == {"Energy": 1, "Carbon": 0}
+    assert watt_hours["Energy"] < watt_hours["Carbon"]  # what the cleaner electricity is worth
+    missing = write_zoo(tmp_path / "zoo.yaml")
+    code, text = invoke("-f", missing, "--trace", trace, "--objective", "Carbon")
+    assert code == 2
+    assert text.startswith("wattzoo: AcceleratorPool/a100: spec.carbonGramsPerKilowattHour: --objective Carbon needs")

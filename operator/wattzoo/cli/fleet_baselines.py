@@ -65,7 +65,7 @@ class PriceError(ValueError):
 
 
 def read_prices(found: Manifests, entries: Sequence[str]) -> dict[str, float]:
-    """Return prices per accelerator and second by pool: POOL=PRICE per hour, else the built-in table's.
+    """Return prices per accelerator and second by pool: POOL=PRICE per hour, else the spec's, else built in.
 
     Pools of unknown products are left out. Raises `PriceError` for an entry that cannot be.
     """
@@ -74,6 +74,8 @@ def read_prices(found: Manifests, entries: Sequence[str]) -> dict[str, float]:
         product = pool.spec.node_selector.get(PRODUCT_LABEL, "")
         if product in HOURLY_PRICES:
             prices[name] = HOURLY_PRICES[product] / 3600.0
+        if pool.spec.price_per_accelerator_hour_milli:
+            prices[name] = pool.spec.price_per_accelerator_hour_milli / 1e3 / 3600.0
     for entry in entries:
         name, _, text = entry.rpartition("=")
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from wattzoo.api.llm_service import LLMService
 from wattzoo.api.model_pool import ModelPool, Scaling, Variant
+from wattzoo.cli.fleet_objective import read_coefficients
 from wattzoo.cli.manifest_files import Manifests, count_nodes
 from wattzoo.decide.capacity import service_bounds
 from wattzoo.decide.context import Specs, find_missing_members, read_context
@@ -20,6 +21,7 @@ from wattzoo.decisions import Capacity
 from wattzoo.errors import InvalidSpec, Problem
 from wattzoo.model import Ref, VariantKey
 from wattzoo_policies.capacity.model import ReplicaModel, RequestShape, knee_load
+from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.signals import FleetPool, FleetService, FleetVariant
 
 DEFAULT_ACCELERATORS_PER_NODE = 8
@@ -45,10 +47,12 @@ class Fleet:
     notes: tuple[str, ...]
 
 
-def make_fleet(found: Manifests, per_node: int = DEFAULT_ACCELERATORS_PER_NODE) -> Fleet:
+def make_fleet(
+    found: Manifests, per_node: int = DEFAULT_ACCELERATORS_PER_NODE, objective: Objective = Objective.ENERGY
+) -> Fleet:
     """Return the fleet of these objects; raises `InvalidSpec` for what can serve nothing.
 
-    per_node: accelerators of a node where no Node object says it.
+    per_node: accelerators of a node where no Node object says it. objective: what the pools' coefficients are of.
     """
     specs = Specs()
     pool_refs = {ref: Ref(ref.namespace, service.spec.model_pool_ref.name) for ref, service in found.services.items()}
@@ -58,7 +62,7 @@ def make_fleet(found: Manifests, per_node: int = DEFAULT_ACCELERATORS_PER_NODE) 
         if ref in pool_refs.values()
     }
     names = _Names(tuple(contexts), tuple(found.services))
-    pools = _make_pools(found, contexts.values(), per_node)
+    pools = _make_pools(found, contexts.values(), per_node, objective)
     variants: list[FleetVariant] = []
     notes: list[str] = []
     shapes: dict[Ref, RequestShape] = {}
@@ -120,7 +124,9 @@ class _Names:
         return ref.name if same == 1 else str(ref)
 
 
-def _make_pools(found: Manifests, contexts: Iterable[PoolContext], per_node: int) -> dict[str, FleetPool]:
+def _make_pools(
+    found: Manifests, contexts: Iterable[PoolContext], per_node: int, objective: Objective
+) -> dict[str, FleetPool]:
     """Return the pools that a used variant names; one that nobody uses need not say its size."""
     used = {v.accelerator_pool for context in contexts for _, v, _ in variants_of(context.pool)} - {None}
     pools = {}
@@ -128,7 +134,15 @@ def _make_pools(found: Manifests, contexts: Iterable[PoolContext], per_node: int
         if name in used:
             accelerators, nodes = count_nodes(name, found, per_node)
             budget = pool.spec.power_budget_watts
-            pools[name] = FleetPool(name, accelerators, nodes, None if budget is None else float(budget))
+            counted = read_coefficients(pool, objective)
+            pools[name] = FleetPool(
+                name,
+                accelerators,
+                nodes,
+                None if budget is None else float(budget),
+                counted.objective_weight,
+                counted.price_per_accelerator_second,
+            )
     return pools
 
 

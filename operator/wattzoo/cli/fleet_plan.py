@@ -134,7 +134,14 @@ def make_problem(fleet: Fleet, loads: Mapping[str, Load], accuracies: Mapping[st
     used = tuple(service for service in fleet.services if service.name in loads)
     return PlanProblem(
         pools=tuple(
-            PlanPool(pool.name, pool.accelerators, pool.node_accelerators, pool.power_budget_watts)
+            PlanPool(
+                pool.name,
+                pool.accelerators,
+                pool.node_accelerators,
+                pool.power_budget_watts,
+                pool.objective_weight,
+                pool.price_per_accelerator_second,
+            )
             for pool in fleet.pools
         ),
         variants=tuple(_plan_variant(variant, _knee(variant, fleet, loads)) for variant in fleet.variants),

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from wattzoo_policies.placement.objective import Objective
+
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 60
 ATTAINED = 0.99
@@ -68,9 +70,10 @@ def render_table(report: FleetReport) -> Table:
     """Return the table that the command prints."""
     inputs = report.inputs
     bound = "" if report.bound_wh is None else f" Bound with perfect foresight: {report.bound_wh:.2f} Wh."
+    minimised = "" if inputs["objective"] == Objective.ENERGY else f"; wattzoo's plans minimise {inputs['objective']}"
     table = Table(
         title=f"{inputs['requests']:,} requests in {inputs['hours']:.2f} h, {inputs['seeds']} seed"
-        f"{'s' if inputs['seeds'] > 1 else ''}; Wh per 1,000 requests",
+        f"{'s' if inputs['seeds'] > 1 else ''}; Wh per 1,000 requests{minimised}",
         caption="Accuracy: of the service furthest from its target, at the end and in its worst hour. "
         f"*: below {ATTAINED:.0%} within the latency bounds, its energy is no saving.{bound}",
     )

@@ -18,6 +18,7 @@ from wattzoo.cli.fleet_report import ATTAINED, FleetReport, PolicyRow
 from wattzoo.cli.trace_files import Trace, read_trace
 from wattzoo_policies.capacity.model import RequestShape
 from wattzoo_policies.placement.joint import JointController, JointParameters
+from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.sim.fluid.bound import bound_energy
 from wattzoo_policies.sim.fluid.demand import bin_trace
 from wattzoo_policies.sim.fluid.result import FluidResult
@@ -51,6 +52,7 @@ class StudyOptions:
     seed: int
     service: str | None
     scale_load: float = 1.0
+    objective: Objective = Objective.ENERGY
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ def _describe(study: Study, options: StudyOptions, rows: Sequence[PolicyRow]) ->
         "requests": int(demand.requests.sum()),
         "hours": hours,
         "step_seconds": STEP_SECONDS,
+        "objective": str(options.objective),
         "scale_load": options.scale_load,
         "seeds": options.seeds,
         "seed": options.seed,

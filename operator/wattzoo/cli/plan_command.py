@@ -14,6 +14,7 @@ from rich.table import Table
 
 from wattzoo.cli.fleet_accuracy import read_service_accuracies
 from wattzoo.cli.fleet_model import DEFAULT_ACCELERATORS_PER_NODE, Fleet, check_promises, make_fleet
+from wattzoo.cli.fleet_objective import UNITS, ObjectiveOption
 from wattzoo.cli.fleet_plan import (
     Load,
     LoadError,
@@ -30,6 +31,7 @@ from wattzoo.cli.outcome_files import FileError
 from wattzoo.cli.quiet import without_native_output
 from wattzoo.cli.simulate_control import EXIT_USAGE, read_commit
 from wattzoo.errors import InvalidSpec
+from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan
 from wattzoo_policies.placement.solve import solve_plan
 
@@ -68,13 +70,14 @@ def plan(
     propose: ProposeOption = False,
     namespace: NamespaceOption = None,
     accelerators_per_node: PerNodeOption = DEFAULT_ACCELERATORS_PER_NODE,
+    objective: ObjectiveOption = Objective.ENERGY,
     gap: GapOption = 0.01,
     json_file: JsonOption = None,
 ) -> None:
-    """Print the plan of fewest watts for a load, and why: what binds, the runner-up, what more would be worth."""
+    """Print the plan of fewest watts (or least carbon or cost) for a load, and why it is that one."""
     try:
         found = read_manifests(manifests, namespace)
-        fleet = make_fleet(found, accelerators_per_node)
+        fleet = make_fleet(found, accelerators_per_node, objective)
         loads = parse_loads(load, [service.name for service in fleet.services])
         accuracies = read_service_accuracies(fleet, outcomes, zoo)
         check_promises(fleet, accuracies, {name: shape_of(fleet, loads, name) for name in loads})
@@ -88,7 +91,8 @@ def plan(
             answer,
             proposals,
             json_file,
-            inputs={"manifests": [str(path) for path in manifests], "load": load},
+            objective,
+            inputs={"manifests": [str(path) for path in manifests], "load": load, "objective": str(objective)},
         )
     except (ManifestError, InvalidSpec, FileError, LoadError) as error:
         sys.stderr.write(f"wattzoo: {error}\n")
@@ -101,17 +105,18 @@ def _show(
     answer: Plan,
     proposals: Sequence[MemberProposal],
     json_file: Path | None,
+    objective: Objective,
     inputs: dict[str, Any],
 ) -> None:
     rows = describe_plan(fleet, loads, answer)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(render_table(rows, answer))
-    for line in (*render_reasons(answer), *render_proposals(proposals)):
+    for line in (*render_reasons(answer, objective), *render_proposals(proposals)):
         console.print(line, soft_wrap=True, highlight=False)
     for note in fleet.notes:
         sys.stderr.write(f"wattzoo: {note}\n")
     if json_file is not None:
-        body = render_json(rows, answer, proposals) | {"inputs": inputs, "commit": read_commit()}
+        body = render_json(rows, answer, proposals, objective) | {"inputs": inputs, "commit": read_commit()}
         try:
             json_file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
@@ -141,19 +146,22 @@ def _gap(answer: Plan) -> str:
     return "" if answer.gap is None else f" within {answer.gap:.1%}"
 
 
-def render_reasons(answer: Plan) -> list[str]:
+def render_reasons(answer: Plan, objective: Objective = Objective.ENERGY) -> list[str]:
     """Return the sentences below the table: shortages first."""
+    units = UNITS[objective]
     lines = [f"short: {name} lacks capacity for {rate:.2f} requests/s" for name, rate in answer.short_rps.items()]
     lines += [f"short: {name} misses its accuracy by {share:.4f}" for name, share in answer.accuracy_missing.items()]
+    counted = "" if lines else f", {units.show(answer.objective)} by the planner's law"
+    lines.append(f"minimised: {objective}{counted}")
     lines.append(f"what binds: {answer.binding or 'demand'}")
     if answer.runner_up:
         extra = answer.runner_up_objective
-        more = "" if extra is None else f" ({extra - answer.objective:+,.0f} W in the planner's objective)"
+        more = "" if extra is None else f" ({units.show(extra - answer.objective, '+')} in the planner's objective)"
         lines.append(f"runner-up: {answer.runner_up}{more}")
-    for pool, watts in answer.accelerator_value_watts.items():
-        lines.append(f"one more accelerator in {pool} would save {watts:,.1f} W")
+    for pool, value in answer.accelerator_value_watts.items():
+        lines.append(f"one more accelerator in {pool} would save {units.show(value)}")
     for name, price in answer.price_joules_per_satisfied.items():
-        lines.append(f"one more satisfied request of {name} costs {price:,.0f} J")
+        lines.append(f"one more satisfied request of {name} costs {price:,.0f} {units.request}")
     return lines
 
 
@@ -171,8 +179,17 @@ def render_proposals(proposals: Sequence[MemberProposal]) -> list[str]:
     return lines
 
 
-def render_json(rows: Sequence[VariantPlan], answer: Plan, proposals: Sequence[MemberProposal] = ()) -> dict[str, Any]:
-    """Return the body of `--json`; watts by the replica's own law, objective as the planner minimised it."""
+def render_json(
+    rows: Sequence[VariantPlan],
+    answer: Plan,
+    proposals: Sequence[MemberProposal] = (),
+    objective: Objective = Objective.ENERGY,
+) -> dict[str, Any]:
+    """Return the body of `--json`; watts by the replica's own law, objective as the planner minimised it.
+
+    Values of accelerators in watts and prices in joules are there with objective Energy alone.
+    """
+    units, energy = UNITS[objective], objective is Objective.ENERGY
     return {
         "variants": [
             {
@@ -190,13 +207,18 @@ def render_json(rows: Sequence[VariantPlan], answer: Plan, proposals: Sequence[M
         ],
         "flows": {name: dict(flows) for name, flows in answer.flows.items()},
         "watts": sum(row.watts for row in rows),
+        "minimised": str(objective),
         "objective": answer.objective,
+        "objective_unit": units.objective,
         "status": str(answer.status),
         "gap": answer.gap,
         "binding": answer.binding,
         "runner_up": {"plan": answer.runner_up, "objective": answer.runner_up_objective},
-        "accelerator_value_watts": dict(answer.accelerator_value_watts),
-        "price_joules_per_satisfied": dict(answer.price_joules_per_satisfied),
+        "accelerator_value": dict(answer.accelerator_value_watts),
+        "accelerator_value_watts": dict(answer.accelerator_value_watts) if energy else None,
+        "price_per_satisfied": dict(answer.price_joules_per_satisfied),
+        "price_per_satisfied_unit": units.request,
+        "price_joules_per_satisfied": dict(answer.price_joules_per_satisfied) if energy else None,
         "short_requests_per_second": dict(answer.short_rps),
         "accuracy_missing": dict(answer.accuracy_missing),
         "proposals": [

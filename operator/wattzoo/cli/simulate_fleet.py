@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from wattzoo.cli import simulate_control
 from wattzoo.cli.fleet_baselines import PriceError, read_prices
 from wattzoo.cli.fleet_model import DEFAULT_ACCELERATORS_PER_NODE, make_fleet
+from wattzoo.cli.fleet_objective import ObjectiveOption
 from wattzoo.cli.fleet_picture import check_picture, write_picture
 from wattzoo.cli.fleet_report import FleetReport, render_json, render_plot, render_table
 from wattzoo.cli.fleet_study import COMPARISONS, StudyError, StudyOptions, make_study, run_study
@@ -22,6 +23,7 @@ from wattzoo.cli.outcome_files import FileError
 from wattzoo.cli.quiet import without_native_output
 from wattzoo.cli.simulate_control import EXIT_USAGE, read_commit
 from wattzoo.errors import InvalidSpec
+from wattzoo_policies.placement.objective import Objective
 
 _WIDTH = 150  # of a table that goes to a file or a pipe
 
@@ -72,6 +74,7 @@ def simulate(  # noqa: PLR0913 - one parameter per option
     service: ServiceOption = None,
     namespace: NamespaceOption = None,
     accelerators_per_node: PerNodeOption = DEFAULT_ACCELERATORS_PER_NODE,
+    objective: ObjectiveOption = Objective.ENERGY,
     price: PriceOption = None,
     json_file: JsonOption = None,
     plot: PlotOption = None,
@@ -96,8 +99,9 @@ def simulate(  # noqa: PLR0913 - one parameter per option
             seed=seed,
             scale_load=scale_load,
             service=service,
+            objective=objective,
         )
-        fleet = make_fleet(found, _at_least_one("--accelerators-per-node", accelerators_per_node))
+        fleet = make_fleet(found, _at_least_one("--accelerators-per-node", accelerators_per_node), objective)
         study = make_study(fleet, options)
         prices = read_prices(found, price or [])
         with _progress() as bar, without_native_output():
