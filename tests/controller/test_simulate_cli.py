@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from tests.controller.zoo_files import profile, service, variant, write_csv, write_outcomes, write_trace, write_zoo, zoo
 from wattzoo.__main__ import app
+from wattzoo.cli.fleet_baselines import HOURLY_PRICES, read_prices
+from wattzoo.cli.manifest_files import read_manifests
 from wattzoo.cli.quiet import without_native_output
 
 RUNNER = CliRunner()
@@ -215,3 +217,13 @@ def test_plans_of_least_carbon_move_the_work_to_the_clean_pool(tmp_path: Path) -
     code, text = invoke("-f", missing, "--trace", trace, "--objective", "Carbon")
     assert code == 2
     assert text.startswith("wattzoo: AcceleratorPool/a100: spec.carbonGramsPerKilowattHour: --objective Carbon needs")
+
+
+def test_a_price_is_the_options_then_the_objects_then_the_products(tmp_path: Path) -> None:
+    def change(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["pricePerAcceleratorHourMilli"] = 3600
+
+    found = read_manifests([write_zoo(tmp_path / "zoo.yaml", change)])
+    built_in = HOURLY_PRICES["NVIDIA-H100-80GB-HBM3"] / 3600.0
+    assert read_prices(found, []) == {"a100": pytest.approx(0.001), "h100": pytest.approx(built_in)}
+    assert read_prices(found, ["a100=7.2"])["a100"] == pytest.approx(0.002)

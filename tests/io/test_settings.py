@@ -105,3 +105,12 @@ def test_nobody_can_forge_a_log_line() -> None:
     assert json.loads(line)["message"] == f"says {hostile}"
     text = TextFormatter().format(record(hostile))
     assert not set("\n\r\x1b") & set(line + text)
+
+
+def test_the_objective_comes_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATTZOO_OBJECTIVE", "Speed")
+    result = CliRunner().invoke(app, ["run", "--prometheus-url=http://p:9090", "--lease-namespace=ns"])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "wattzoo: --objective: expected one of Energy, Carbon, Cost, got 'Speed'\n",
+    )
