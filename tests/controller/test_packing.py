@@ -72,8 +72,8 @@ def test_waiting_requests_wake_replicas_before_the_rate_is_known_to_be_higher() 
     assert len(packed[LARGE].wake) == 2  # (5 + 200 / 10) * 1.1 / 10 = 2.75
 
 
-def test_the_largest_need_of_the_last_minute_counts() -> None:
-    memory = PoolMemory(AT - 1000.0, needs={LARGE: ((AT - 90.0, 5), (AT - 50.0, 4))})
+def test_the_largest_need_of_the_last_interval_counts() -> None:
+    memory = PoolMemory(AT - 1000.0, needs={LARGE: ((AT - 20.0, 5), (AT - 10.0, 4))})
     spec = inputs_of(make_state(LARGE, 5), 5.0)
     pool = spec.context.pool.spec
     waiting = pool.model_copy(update={"scaling": pool.scaling.model_copy(update={"down_stabilization_seconds": 300})})

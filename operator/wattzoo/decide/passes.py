@@ -47,6 +47,7 @@ from wattzoo.decisions import (
 )
 from wattzoo.manifests import metadata
 from wattzoo.model import ClusterSnapshot, Manifest, Ref, TelemetrySnapshot, VariantKey, VariantState
+from wattzoo_policies.capacity.replicas import estimate_peak_rps
 from wattzoo_policies.signals import LedgerSummary
 
 MIN_JUDGED = 100
@@ -266,7 +267,7 @@ def think_service(
         outcomes=outcomes,
         retiring=frozenset() if pool_memory is None else pool_memory.retiring,
         load_rps=load.total_rps,
-        pool_rps=_pool_rate(context, estimate, ref, load),
+        pool_rps=_pool_rate(context, estimate, ref, load, {} if pool_memory is None else pool_memory.rates),
         at_seconds=now,
         resets=find_resets(telemetry, ref.namespace, feedback),
         feedback_source=feedback_source(feedback),
@@ -293,11 +294,24 @@ def _find_lost(memory: ServiceMemory, ledger: LedgerSummary | None) -> Finding |
     return Finding(Reason.STATE_LOST, memory.lost)
 
 
-def _pool_rate(context: PoolContext, estimate: PoolEstimate, ref: Ref, own: ServiceLoad) -> float | None:
-    """Requests per second of all services of a pool; None as soon as one is unknown."""
-    rates = [own.total_rps if name == ref else estimate.loads.get(name, own).total_rps for name in context.services]
-    known = [rate for rate in rates if rate is not None]
-    return sum(known) if len(known) == len(rates) else None
+def _pool_rate(
+    context: PoolContext,
+    estimate: PoolEstimate,
+    ref: Ref,
+    own: ServiceLoad,
+    recent: Mapping[Ref, tuple[tuple[float, float], ...]],
+) -> float | None:
+    """Requests per second that all services of a pool may send, their recent peak; None as soon as one is unknown.
+
+    Shares that fill a member at the rate of a lull overfill it when the lull is over, before the next weights.
+    """
+    total = 0.0
+    for name in context.services:
+        rate = own.total_rps if name == ref else estimate.loads.get(name, own).total_rps
+        if rate is None:
+            return None
+        total += max(rate, estimate_peak_rps(recent.get(name, ()), estimate.at_seconds, PEAK_SECONDS) or 0.0)
+    return total
 
 
 def _find_metrics_problem(
