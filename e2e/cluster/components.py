@@ -14,9 +14,13 @@ AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
+omitManagedFields: true
 rules:
 - level: None
   verbs: [get, list, watch]
+- level: RequestResponse  # what pods hold, from the answer that makes one to the answer that ends it
+  verbs: [create, delete]
+  resources: [{group: "", resources: [pods]}]
 - level: Metadata
 """
 

@@ -1,25 +1,27 @@
-"""The joint planner on a cluster: GPUs that never come, and a change of variant under load within a tight cap."""
+"""The joint planner on a cluster, always within a tight cap that the audit log is asked for.
+
+GPUs that never come, a change of variant under load, a step of five times the load, a node that is lost under load.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
-import threading
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from e2e.cluster.api_client import HOST, PORT
-from e2e.scenarios.zoo import Zoo, member, of_ours, server
-from e2e.stack import PATHS, Manifest, Stack, eventually
+from e2e.held import RESOURCE, replay_held
+from e2e.scenarios.zoo import SMALL, STARTUP_SECONDS, Zoo, member, of_ours, server, small
+from e2e.stack import POOL_INTERVAL_SECONDS, Manifest, Stack, eventually
 
 RPS = 4.0
 """Two or three replicas of small, four where chance adds to it: never twice as many within the cap."""
 CAP = 5
-RESOURCE = "nvidia.com/gpu"
 TOLERATIONS = [{"key": RESOURCE, "operator": "Exists"}]
 SCALING = {
     "planner": "Joint",
@@ -34,7 +36,7 @@ SCALING = {
 def accelerators(running_stack: Stack) -> Iterator[None]:
     """Two AcceleratorPools of these scenarios: one whose node others fill, one with a tight cap."""
     pools = []
-    for name, product in (("taken", "NVIDIA-H200"), ("tight", "NVIDIA-B200")):
+    for name, product in (("taken", "NVIDIA-H200"), ("tight", "NVIDIA-B200"), ("edge", "NVIDIA-L4")):
         selector = {"nvidia.com/gpu.product": product}
         spec = {"nodeSelector": selector, "resourceName": RESOURCE, "tolerations": TOLERATIONS}
         cap = {"allowedNamespaces": {"all": True}, "maxAccelerators": CAP}
@@ -116,7 +118,7 @@ def test_a_change_of_variant_under_load_stays_within_the_cap_at_every_instant(st
     stack.apply(pool, zoo.service("chat", 400, members=("small",)))
     stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
     stack.wait_answer(zoo.hostname("chat"))
-    with stack.load(zoo.target("chat"), RPS) as load, PodWatch(stack, namespace) as watch:
+    with stack.load(zoo.target("chat"), RPS) as load:
         eventually(lambda: stack.replicas(namespace)["zoo-small-old"] >= 3, 60.0, "the old variant carries the load")
         eventually(lambda: planner(stack, namespace) == "Joint", 30.0, "a joint plan")
         pool["spec"]["members"][0]["variants"][1]["profile"] = "cheap"
@@ -126,9 +128,15 @@ def test_a_change_of_variant_under_load_stays_within_the_cap_at_every_instant(st
         load.wait_more(10)
         done = load.finish()
     assert done["failed"] == 0, done["errors"]
-    assert watch.events > 10
-    assert watch.most <= CAP
+    check_cap(stack, namespace, CAP, changes=10)
     assert (stack.get("modelpool", namespace, "zoo") or {})["status"]["plan"]["watts"] > 0
+
+
+def check_cap(stack: Stack, namespace: str, cap: int, changes: int) -> None:
+    """At no instant of the audit log did the namespace's pods, leaving ones too, hold more; it saw so many changes."""
+    totals = replay_held(stack.cluster.audit_log.read_text("utf-8").splitlines(keepends=True), namespace)
+    assert len(totals) >= changes
+    assert 0 < max(totals) <= cap
 
 
 def planner(stack: Stack, namespace: str) -> str:
@@ -137,39 +145,128 @@ def planner(stack: Stack, namespace: str) -> str:
     return found
 
 
-class PodWatch:
-    """Every change of a namespace's pods as the API server tells it: the most accelerators held, leaving pods too."""
-
-    def __init__(self, stack: Stack, namespace: str) -> None:
-        listed = stack.api.get(PATHS["pod"].format(namespace)) or {}
-        self.held = {pod["metadata"]["name"]: gpus(pod) for pod in listed["items"]}
-        self.most, self.events = sum(self.held.values()), 0
-        path = f"{PATHS['pod'].format(namespace)}?watch=1&resourceVersion={listed['metadata']['resourceVersion']}"
-        self._connection = http.client.HTTPSConnection(HOST, PORT, context=stack.api.context, timeout=300)
-        self._connection.request("GET", path)
-        self._response = self._connection.getresponse()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._connection.sock is not None:
-            self._connection.sock.close()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
-            for line in self._response:
-                event = json.loads(line)
-                name = event["object"]["metadata"]["name"]
-                self.held[name] = 0 if event["type"] == "DELETED" else gpus(event["object"])
-                self.most = max(self.most, sum(self.held.values()))
-                self.events += 1
+PLAN_SECONDS = 4 * POOL_INTERVAL_SECONDS
+"""A plan every four pool intervals, and at once when a rate exceeds what was planned for."""
+RECOVERED_SECONDS = STARTUP_SECONDS + 2 * PLAN_SECONDS
+"""2 s of the emulated start and two plans of 8 s: 18 s."""
+STEP_AT_SECONDS, JUDGED_SECONDS = 25.0, 20.0
+STEP_RPS = 7.5
+"""After a fifth of it. A replica answers 2.5 a second at most and 1.84 within the latency bounds: one, then five."""
+RESERVE_PERCENT = 100
+"""Twice the measured load is kept ready: two replicas, which the step outruns by half."""
+FIRST_TOKEN_SECONDS, TOKEN_SECONDS = 2.0, 0.06
+"""The service's promise of the 95th percentiles (`Zoo.service`)."""
 
 
-def gpus(pod: Manifest) -> int:
-    """Accelerators that a pod requests."""
-    return sum(int(c.get("resources", {}).get("limits", {}).get(RESOURCE, 0)) for c in pod["spec"]["containers"])
+def edge_pool(zoo: Zoo, most: int, **scaling: Any) -> Manifest:
+    """A jointly planned pool of small on the two L4 nodes."""
+    pool = zoo.pool(small(most=most))
+    pool["spec"]["scaling"] = SCALING | scaling
+    return pool
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """What came of each request, as the load generator kept it."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_a_step_of_five_times_the_load_is_within_its_latency_again_after_a_start_and_two_plans(
+    stack: Stack, zoo: Zoo, tmp_path: Path
+) -> None:
+    namespace, records = zoo.namespace, tmp_path / "records.jsonl"
+    pool = edge_pool(zoo, 10, reservePercent=RESERVE_PERCENT)
+    stack.apply(*zoo.all(zoo.service("chat", 400, members=("small",)), pool=pool))
+    stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
+    stack.wait_answer(zoo.hostname("chat"))
+    steps = ("--step", "0:0.2", "--step", f"{STEP_AT_SECONDS}:1", "--streaming-share", "1", "--output", str(records))
+    with stack.load(zoo.target("chat"), STEP_RPS, arguments=steps) as load:
+        eventually(lambda: planner(stack, namespace) == "Joint", 20.0, "a joint plan")
+        until = load.summary()["started_unix_seconds"] + STEP_AT_SECONDS
+        eventually(lambda: time.time() >= until, STEP_AT_SECONDS, "the step")
+        before = stack.replicas(namespace)[SMALL]
+        eventually(lambda: time.time() >= until + RECOVERED_SECONDS + JUDGED_SECONDS, 60.0, "the time that is judged")
+        done = load.finish()
+    assert done["failed"] == 0, done["errors"]
+    assert before <= 3
+    assert planner(stack, namespace) == "Joint"
+    judged = [row for row in read_records(records) if row["t_sent"] >= STEP_AT_SECONDS + RECOVERED_SECONDS]
+    assert len(judged) >= STEP_RPS * JUDGED_SECONDS / 2
+    check_latency(judged)
+
+
+def check_latency(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Both bounds hold at the 95th percentile of these requests."""
+    first = np.array([row["first_token_seconds"] for row in rows])
+    rest = np.array(
+        [(row["latency_seconds"] - row["first_token_seconds"]) / (row["output_tokens"] - 1) for row in rows]
+    )
+    assert np.percentile(first, 95) <= FIRST_TOKEN_SECONDS
+    assert np.percentile(rest, 95) <= TOKEN_SECONDS
+
+
+@contextmanager
+def lost_node(stack: Stack, name: str) -> Iterator[None]:
+    """The node and whatever runs on it are gone at once, as when its machine dies; it is back when the block ends."""
+    node = json.loads(stack.cluster.kubectl("get", "node", name, "-o", "json"))
+    node["metadata"] = {key: node["metadata"][key] for key in ("name", "labels")}
+    stack.cluster.kubectl("delete", "node", name, "--wait=false")
+    try:
+        force = ("--force", "--grace-period=0", "--wait=false")
+        stack.cluster.kubectl("delete", "pods", "-A", f"--field-selector=spec.nodeName={name}", *force)
+        yield
+    finally:
+        stack.cluster.kubectl("create", "-f", "-", input=json.dumps(node))
+
+
+def serving_nodes(stack: Stack, namespace: str) -> dict[str, int]:
+    """Node -> ready pods of small on it."""
+    found: dict[str, int] = {}
+    for pod in stack.all("pod", namespace):
+        conditions = {row["type"]: row["status"] for row in pod.get("status", {}).get("conditions", ())}
+        if pod["metadata"]["name"].startswith(SMALL) and conditions.get("Ready") == "True":
+            found[pod["spec"]["nodeName"]] = found.get(pod["spec"]["nodeName"], 0) + 1
+    return found
+
+
+@pytest.mark.usefixtures("accelerators")
+def test_a_lost_node_costs_only_what_ran_on_it_and_its_replicas_come_back_on_the_other(
+    stack: Stack, zoo: Zoo, tmp_path: Path
+) -> None:
+    namespace, records = zoo.namespace, tmp_path / "records.jsonl"
+    pool = edge_pool(zoo, CAP)
+    pool["spec"]["members"][0]["variants"][0]["acceleratorPool"] = "scenario-edge"
+    stack.apply(*zoo.all(zoo.service("chat", 400, members=("small",)), pool=pool))
+    stack.wait_condition("llmservice", namespace, "chat", "Ready", "True", timeout=90.0)
+    stack.wait_answer(zoo.hostname("chat"))
+    with stack.load(zoo.target("chat"), RPS, arguments=("--output", str(records))) as load:
+        eventually(lambda: planner(stack, namespace) == "Joint", 20.0, "a joint plan")
+        eventually(
+            lambda: len(serving_nodes(stack, namespace)) == 2 and ready(stack, namespace) >= 3, 60.0, "both nodes serve"
+        )
+        lost = max(serving_nodes(stack, namespace).items(), key=lambda row: row[1])[0]
+        before = ready(stack, namespace)
+        lost_at = time.time() - load.summary()["started_unix_seconds"]
+        with lost_node(stack, lost):
+            gone_at = time.time() - load.summary()["started_unix_seconds"]
+            eventually(lambda: ready(stack, namespace) >= before, 30.0, "as many replicas as before")
+            assert lost not in serving_nodes(stack, namespace)
+            load.wait_more(40)
+            load.finish()
+    check_cap(stack, namespace, CAP, changes=2 * before)
+    check_only_lost_ones_failed(read_records(records), lost_at, gone_at)
+
+
+def check_only_lost_ones_failed(rows: Sequence[Mapping[str, Any]], lost_at: float, gone_at: float) -> None:
+    """Whatever failed was sent before the node was gone and was cut while it went; nothing before, nothing after.
+
+    A gateway cannot save an answer whose server has died: these are as many as ran on the node, 4 a replica, and what
+    waited there. Half a second is what the endpoints take to follow.
+    """
+    failed = [(row["t_sent"], row["t_sent"] + row["latency_seconds"]) for row in rows if row["code"] != "200"]
+    assert [row for row in failed if not (row[0] <= gone_at + 0.5 and lost_at <= row[1] <= gone_at + 1.0)] == []
+    assert len(failed) < len(rows) / 2
+
+
+def ready(stack: Stack, namespace: str) -> int:
+    """Ready pods of small."""
+    return sum(serving_nodes(stack, namespace).values())

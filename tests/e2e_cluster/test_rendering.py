@@ -104,7 +104,11 @@ def test_audit_policy_counts_writes_once_and_reads_never() -> None:
     policy = yaml.safe_load(components.AUDIT_POLICY)
 
     assert policy["omitStages"] == ["RequestReceived"]
-    assert policy["rules"][0] == {"level": "None", "verbs": ["get", "list", "watch"]}
+    never, pods, rest = policy["rules"]
+    assert never == {"level": "None", "verbs": ["get", "list", "watch"]}
+    assert pods["level"] == "RequestResponse"  # bodies, of two verbs on pods alone: `e2e.held` replays them
+    assert (pods["verbs"], pods["resources"]) == (["create", "delete"], [{"group": "", "resources": ["pods"]}])
+    assert rest == {"level": "Metadata"}
 
 
 CRD = """\
