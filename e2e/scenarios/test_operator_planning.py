@@ -128,7 +128,9 @@ def test_a_change_of_variant_under_load_stays_within_the_cap_at_every_instant(st
         load.wait_more(10)
         done = load.finish()
     assert done["failed"] == 0, done["errors"]
-    check_cap(stack, namespace, CAP, changes=10)
+    check_cap(
+        stack, namespace, CAP, changes=3 + 2 + 3
+    )  # three old ones made, at least two new ones, three old ones ended
     assert (stack.get("modelpool", namespace, "zoo") or {})["status"]["plan"]["watts"] > 0
 
 
@@ -243,6 +245,7 @@ def test_a_lost_node_costs_only_what_ran_on_it_and_its_replicas_come_back_on_the
         eventually(
             lambda: len(serving_nodes(stack, namespace)) == 2 and ready(stack, namespace) >= 3, 60.0, "both nodes serve"
         )
+        load.wait_more(20)
         lost = max(serving_nodes(stack, namespace).items(), key=lambda row: row[1])[0]
         before = ready(stack, namespace)
         lost_at = time.time() - load.summary()["started_unix_seconds"]
@@ -250,7 +253,7 @@ def test_a_lost_node_costs_only_what_ran_on_it_and_its_replicas_come_back_on_the
             gone_at = time.time() - load.summary()["started_unix_seconds"]
             eventually(lambda: ready(stack, namespace) >= before, 30.0, "as many replicas as before")
             assert lost not in serving_nodes(stack, namespace)
-            load.wait_more(40)
+            load.wait_more(60)
             load.finish()
     check_cap(stack, namespace, CAP, changes=2 * before)
     check_only_lost_ones_failed(read_records(records), lost_at, gone_at)
@@ -259,12 +262,12 @@ def test_a_lost_node_costs_only_what_ran_on_it_and_its_replicas_come_back_on_the
 def check_only_lost_ones_failed(rows: Sequence[Mapping[str, Any]], lost_at: float, gone_at: float) -> None:
     """Whatever failed was sent before the node was gone and was cut while it went; nothing before, nothing after.
 
-    A gateway cannot save an answer whose server has died: these are as many as ran on the node, 4 a replica, and what
-    waited there. Half a second is what the endpoints take to follow.
+    A gateway cannot save an answer whose server has died: what ran and waited there is lost with it. Half a second is
+    what the endpoints take to follow, and a stream that is cut is closed by the gateway a second later.
     """
     failed = [(row["t_sent"], row["t_sent"] + row["latency_seconds"]) for row in rows if row["code"] != "200"]
-    assert [row for row in failed if not (row[0] <= gone_at + 0.5 and lost_at <= row[1] <= gone_at + 1.0)] == []
-    assert len(failed) < len(rows) / 2
+    assert [row for row in failed if not (row[0] <= gone_at + 0.5 and lost_at <= row[1] <= gone_at + 2.0)] == []
+    assert len([row for row in rows if row["t_sent"] > gone_at + 0.5 and row["code"] == "200"]) >= 40
 
 
 def ready(stack: Stack, namespace: str) -> int:
