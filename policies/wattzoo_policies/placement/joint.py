@@ -187,8 +187,6 @@ class JointController:
     def _plan(self, state: JointState, view: _View) -> KeptPlan:
         parameters, observation = self.parameters, view.observation
         services = view.services(parameters, is_plan=True)
-        if parameters.reserve_percent > 0.0:
-            services += [_reserve(service, parameters) for service in services]
         problem = PlanProblem(
             pools=tuple(
                 PlanPool(
@@ -208,9 +206,10 @@ class JointController:
         )
         previous = None if state.plan is None else _as_plan(state.plan)
         try:
-            plan = solve_plan(
-                problem, time_limit_seconds=parameters.time_limit_seconds, gap=parameters.gap, previous=previous
-            )
+            plan = _solve(problem, parameters, previous)
+            if parameters.reserve_percent > 0.0:
+                problem = _with_reserve(problem, plan, parameters)
+                plan = _solve(problem, parameters, previous)
         except ArithmeticError as error:  # the solver gave up on a program that has a solution
             if state.plan is None:
                 raise
@@ -313,6 +312,23 @@ def _with_route_noise(
         wider = widen(ratio, chance, care)
         noisy.append(replace(variant, knee_load=variant.knee_load * ratio / wider))
     return noisy
+
+
+def _solve(problem: PlanProblem, parameters: JointParameters, previous: Plan | None) -> Plan:
+    """Return the plan within the parameters' time and gap."""
+    limit = parameters.time_limit_seconds
+    return solve_plan(problem, time_limit_seconds=limit, gap=parameters.gap, previous=previous)
+
+
+def _with_reserve(problem: PlanProblem, plan: Plan, parameters: JointParameters) -> PlanProblem:
+    """Return the problem with the declared reserves on top of a plan for what is served, whose replicas are minima.
+
+    Planned at once, a reserve that no longer fits (it grows with the load) would take the accelerators of accurate
+    replicas for more of the small ones, and cost those who are served now their accuracy.
+    """
+    variants = tuple(replace(v, min_replicas=max(v.min_replicas, plan.replicas[v.name])) for v in problem.variants)
+    reserves = tuple(_reserve(service, parameters) for service in problem.services)
+    return replace(problem, variants=variants, services=problem.services + reserves)
 
 
 def _reserve(service: PlanService, parameters: JointParameters) -> PlanService:

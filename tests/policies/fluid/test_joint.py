@@ -149,6 +149,23 @@ def test_a_declared_reserve_stands_by() -> None:
     assert held.idle_joules > plain.idle_joules
 
 
+@pytest.mark.parametrize("alpha", [0.5, 0.7])
+def test_a_reserve_that_does_not_fit_takes_no_accuracy_from_what_is_served(alpha: float) -> None:
+    """Eight accelerators: 10/s need about two replicas, four times as much again about eight more of the small ones.
+
+    A large one (accuracy .8) holds two accelerators; with small ones alone (.4) no alpha here is reached.
+    """
+    variants = [make_variant("small", 0), make_variant("large", 0, accelerators=2, **DEAR)]
+    scenario = make_scenario(
+        make_demand([150.0] * 160), variants, accuracy=ACCURACY, alpha=alpha, warmup_steps=80, accelerators=8
+    )
+    parameters = JointParameters(reserve_percent=400.0)
+    held = run_fluid(scenario, JointController(parameters), np.random.default_rng(2))
+    assert held.accuracy_end >= alpha
+    assert held.attainment >= 0.99
+    assert held.accelerators["gpu"][-1] == 8.0  # what is left stands by
+
+
 def test_without_make_before_break_a_change_of_variant_loses_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three ready replicas draw thrice what new ones would; a new one takes 60 s, four steps, to start."""
     variants = [make_variant("old", 3, member="m", **DEAR), make_variant("new", 0, member="m")]
