@@ -128,9 +128,8 @@ def test_a_change_of_variant_under_load_stays_within_the_cap_at_every_instant(st
         load.wait_more(10)
         done = load.finish()
     assert done["failed"] == 0, done["errors"]
-    check_cap(
-        stack, namespace, CAP, changes=3 + 2 + 3
-    )  # three old ones made, at least two new ones, three old ones ended
+    # Three old ones made, at least two new ones, three old ones ended.
+    check_cap(stack, namespace, CAP, changes=3 + 2 + 3)
     assert (stack.get("modelpool", namespace, "zoo") or {})["status"]["plan"]["watts"] > 0
 
 
