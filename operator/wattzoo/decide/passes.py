@@ -50,6 +50,8 @@ from wattzoo.model import ClusterSnapshot, Manifest, Ref, TelemetrySnapshot, Var
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
 from wattzoo_policies.signals import LedgerSummary
 
+COUNT_HEADROOM = 0.1
+"""A little more than one standard deviation of 150 requests, which is 15 s at ten a second."""
 MIN_JUDGED = 100
 """Judged requests from which on a ledger that had to begin anew speaks for itself."""
 
@@ -303,7 +305,8 @@ def _pool_rate(
 ) -> float | None:
     """Requests per second that all services of a pool may send, their recent peak; None as soon as one is unknown.
 
-    Shares that fill a member at the rate of a lull overfill it when the lull is over, before the next weights.
+    Shares that fill a member at the rate of a lull overfill it when the lull is over, before the next weights; so do
+    shares that leave no room for what a count of the coming interval may lie above that of the last.
     """
     total = 0.0
     for name in context.services:
@@ -311,7 +314,7 @@ def _pool_rate(
         if rate is None:
             return None
         total += max(rate, estimate_peak_rps(recent.get(name, ()), estimate.at_seconds, PEAK_SECONDS) or 0.0)
-    return total
+    return total * (1.0 + COUNT_HEADROOM)
 
 
 def _find_metrics_problem(

@@ -43,6 +43,9 @@ def follow_plan(
         services=_services(inputs, plan),
     )
     wishes = {str(key): count for key, count in plan.replicas.items()}
+    for row in variants:
+        if row.capacity_rps is None:  # known when the plan was made, unknown now: a kept plan lowers nothing
+            wishes[row.variant] = max(wishes.get(row.variant, 0), row.current_replicas)
     return decide_planned_replicas(history, full, wishes, down_seconds, _messages(plan, full))
 
 
