@@ -36,6 +36,8 @@ KEPT_INTERVALS = 5.0
 """A plan older than so many intervals is none."""
 RESERVE_SHARES = (1.0, 0.5, 0.0)
 """Shares of the declared reserve to try; what comes before its time is worth less than a promise that is broken now."""
+ACCURACY_TOLERANCE = 1e-3
+"""A tenth of a point: less than this is no reason to give up a reserve, and may be a solver's rounding."""
 FAILED = "Failed"
 
 Mark = Callable[[Kind, Ref], None]
@@ -181,9 +183,10 @@ class FleetPlanner:
         for share in RESERVE_SHARES:
             asked = cut_reserve(problem, share)
             plan = self._solve(asked, time_limit_seconds=TIME_LIMIT_SECONDS, previous=self._last, explain=True)
-            if best is None or sum(plan.accuracy_missing.values()) < sum(best[1].accuracy_missing.values()):
+            missing = sum(plan.accuracy_missing.values())
+            if best is None or missing < sum(best[1].accuracy_missing.values()) - ACCURACY_TOLERANCE:
                 best = asked, plan
-            if not plan.accuracy_missing:
+            if missing <= ACCURACY_TOLERANCE:
                 break
         if best is None:
             raise ValueError("no share of the reserve to plan with")

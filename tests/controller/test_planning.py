@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,6 +116,26 @@ async def test_a_slow_solver_does_not_hold_up_passes() -> None:
     assert not ended.is_set()
     await world.reconciler.planner.wait()
     assert ended.is_set()
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(2e-7, 1.0), (2e-2, 0.0)])
+async def test_a_reserve_is_given_up_for_accuracy_and_not_for_rounding(gain: float, kept: float) -> None:
+    """Each share that is tried misses the accuracy by `gain` less than the one before: .05, .05 - gain, ...."""
+    world = Planned()
+    await world.start(rps=4.0)
+    missing = iter((0.05, 0.05 - gain, 0.05 - 2.0 * gain))
+    asked: list[PlanProblem] = []
+
+    def short_of_accuracy(problem: PlanProblem, **more: Any) -> Plan:
+        asked.append(problem)
+        return replace(solve_plan(problem, **more), accuracy_missing={"chat": next(missing)})
+
+    world.reconciler.planner._solve = short_of_accuracy
+    await world.tick(world.traffic(4.0), 60.0)
+    full, _, none = (problem.services[0].high_rate_rps for problem in asked)
+    (share,) = world.reconciler.planner._plans[POOL].rates.values()
+    assert full > none
+    assert share == pytest.approx(full if kept else none)
 
 
 async def test_pools_that_share_accelerators_are_planned_within_one_cap() -> None:
