@@ -6,7 +6,7 @@ set -m # a lane is a process group, which an interruption ends as a whole
 pytest=$1
 second=(
   e2e/scenarios/test_demo.py e2e/scenarios/test_emulator.py e2e/scenarios/test_operator_ledger.py
-  e2e/scenarios/test_operator_packing.py e2e/scenarios/test_operator_planning.py
+  e2e/scenarios/test_operator_planning.py
 )
 output=$(mktemp)
 lanes=()
