@@ -187,9 +187,13 @@ def test_every_writing_right_is_used_and_no_call_is_refused(
 
 
 def check_pods_are_woken(operator: OperatorProcess, namespace: str) -> None:
-    """What is silent and not known to be surplus is told to serve."""
+    """What is silent and not known to be surplus is told to serve; pods of the member that left only end."""
     kubectl = operator.cluster.kubectl
-    own, silent = ("-n", namespace, "-l", "wattzoo.dev/model-pool=zoo"), "wattzoo.dev/serving=false"
+    own, silent = (
+        ("-n", namespace, "-l", "wattzoo.dev/model-pool=zoo,wattzoo.dev/member=big"),
+        "wattzoo.dev/serving=false",
+    )
+    operator.cluster.wait_until(lambda: bool(kubectl("get", "pod", *own, "-o", "name").strip()), 30.0, "a pod")
     kubectl("label", "pod", *own, silent, "--overwrite")
     query = ("get", "pod", *own[:3], f"{own[3]},{silent}", "-o", "name")
     operator.cluster.wait_until(lambda: not kubectl(*query).strip(), 30.0, "every pod serves")
