@@ -11,7 +11,7 @@ from wattzoo.cli.fleet_model import Fleet
 from wattzoo_policies.capacity.model import LatencyTarget, RequestShape, knee_load, power_watts, work_seconds
 from wattzoo_policies.placement.forecast import UNKNOWN_RATIO
 from wattzoo_policies.placement.joint import JointParameters
-from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
+from wattzoo_policies.placement.problem import Plan, PlanProblem, PlanService, PlanVariant, make_plan_pool
 from wattzoo_policies.placement.signals import FleetService, FleetVariant
 from wattzoo_policies.placement.target import REACH
 
@@ -133,17 +133,7 @@ def make_problem(fleet: Fleet, loads: Mapping[str, Load], accuracies: Mapping[st
     parameters = JointParameters()
     used = tuple(service for service in fleet.services if service.name in loads)
     return PlanProblem(
-        pools=tuple(
-            PlanPool(
-                pool.name,
-                pool.accelerators,
-                pool.node_accelerators,
-                pool.power_budget_watts,
-                pool.objective_weight,
-                pool.price_per_accelerator_second,
-            )
-            for pool in fleet.pools
-        ),
+        pools=tuple(make_plan_pool(pool) for pool in fleet.pools),
         variants=tuple(_plan_variant(variant, _knee(variant, fleet, loads)) for variant in fleet.variants),
         services=tuple(_plan_service(service, fleet, loads, accuracies[service.name], parameters) for service in used),
         eta=parameters.eta,

@@ -27,8 +27,7 @@ BACKLOG_SECONDS = 10.0
 SILENCE_SECONDS = 15.0
 """Silence only to the largest number needed in this time: one interval of the weights and of the rates.
 
-Waking costs nothing but a label. With 60, and the largest rate of 30 s besides, one replica too many was active for
-nearly all of the demo's day; a pod flips six times in ten minutes of it instead of twice.
+Waking costs nothing but a label, so a longer look back keeps replicas active for swings of the weights that are over.
 """
 SETTLE_SECONDS = 5.0
 """From the label until no gateway sends to the pod any more; a scrape counts as proof only after that."""

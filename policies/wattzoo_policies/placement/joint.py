@@ -36,7 +36,7 @@ from wattzoo_policies.placement.joint_demand import (
 )
 from wattzoo_policies.placement.joint_state import JointState, KeptPlan, ServiceMemory
 from wattzoo_policies.placement.packing import serving_replicas
-from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanStatus, PlanVariant
+from wattzoo_policies.placement.problem import Plan, PlanProblem, PlanService, PlanStatus, PlanVariant, make_plan_pool
 from wattzoo_policies.placement.signals import FleetDecision, FleetObservation, FleetVariant
 from wattzoo_policies.placement.solve import solve_plan
 from wattzoo_policies.placement.target import REACH, decide_target, estimate_credit, known_accuracies
@@ -188,17 +188,7 @@ class JointController:
         parameters, observation = self.parameters, view.observation
         services = view.services(parameters, is_plan=True)
         problem = PlanProblem(
-            pools=tuple(
-                PlanPool(
-                    pool.name,
-                    pool.accelerators,
-                    pool.node_accelerators,
-                    pool.power_budget_watts,
-                    pool.objective_weight,
-                    pool.price_per_accelerator_second,
-                )
-                for pool in observation.pools
-            ),
+            pools=tuple(make_plan_pool(pool) for pool in observation.pools),
             variants=view.variants(),
             services=tuple(services),
             eta=parameters.eta,

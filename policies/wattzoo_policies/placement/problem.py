@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from wattzoo_policies.placement.signals import FleetPool
+
 
 @dataclass(frozen=True, slots=True)
 class PlanPool:
@@ -21,6 +23,18 @@ class PlanPool:
     power_budget_watts: float | None = None
     objective_weight: float = 1.0
     price_per_accelerator_second: float = 0.0
+
+
+def make_plan_pool(pool: FleetPool) -> PlanPool:
+    """Return the pool of a fleet as the problem states it; whether it is short is said by its variants' bounds."""
+    return PlanPool(
+        pool.name,
+        pool.accelerators,
+        pool.node_accelerators,
+        pool.power_budget_watts,
+        pool.objective_weight,
+        pool.price_per_accelerator_second,
+    )
 
 
 @dataclass(frozen=True, slots=True)
