@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.control import read_commit
+from benchmarks.commit import read_commit
 from wattzoo_policies.capacity.coefficients import Coefficients, PoorFitError, TimedBatch, fit_coefficients
 from wattzoo_policies.capacity.fit import ProfilePoint, ReplicaFacts, fit_replica_model
 from wattzoo_policies.capacity.interpolation import OutOfRangeError, ProfileCurves

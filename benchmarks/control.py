@@ -9,7 +9,6 @@ seeds number the runs and select nothing.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.commit import read_commit
 from benchmarks.control_zoos import levels_between, read_zoos
 from wattzoo_policies.accuracy.anytime import MESSPlusAnytime
 from wattzoo_policies.accuracy.anytime_estimates import AnytimeParameters, estimate_promise_start
@@ -305,13 +305,6 @@ def time_decisions(members: int, intervals: int = 300) -> tuple[NDArray[np.float
         answered = rng.binomial(now, 0.5)
         served, labels, good = served + now, labels + answered, good + rng.binomial(answered, accuracy)
     return np.array(seconds[10:]), len(state.to_json())
-
-
-def read_commit() -> str:
-    """Return the commit of the working tree, with a mark when it differs."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
 
 
 def render_report(data: Path, seeds: int, runs: int) -> str:

@@ -10,13 +10,13 @@ number the runs and select nothing.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.commit import read_commit
 from benchmarks.placement_extra import Agreement, SmallServices, compare_plants, run_small_services
 from benchmarks.placement_runs import GOAL, Row, World, find_bound, run_all
 
@@ -259,15 +259,6 @@ def render_report(data: Path, jobs: int, hours: float) -> str:
         *SOURCES,
     ]
     return "\n".join(lines) + "\n"
-
-
-def read_commit() -> str:
-    """Return the commit, with a mark where files differ from it."""
-    run = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "policies", "benchmarks"], capture_output=True, text=True, check=False
-    )
-    return (run.stdout.strip() or "unknown") + ("+" if changed.stdout.strip() else "")
 
 
 HOW_TO_READ = (

@@ -12,7 +12,6 @@ import argparse
 import math
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
+from benchmarks.commit import read_commit
 from benchmarks.plan_instances import ALIKE_TOKENS, Shape, make_instance, make_instance_with_steps, make_next
 from wattzoo_policies.placement.instance import make_demand, make_fleet, tighten_upper
 from wattzoo_policies.placement.milp import Slacks, make_program, solve_program
@@ -202,7 +202,7 @@ def _head(seed: int) -> list[str]:
     return [
         "# Plan time",
         "",
-        f"Commit {_commit()}; seed {seed}; source: random zoos of `benchmarks/plan_instances.py` (no data files).",
+        f"Commit {read_commit()}; seed {seed}; source: random zoos of `benchmarks/plan_instances.py` (no data files).",
         f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start, "
         f"Python {platform.python_version()}, SciPy {scipy.__version__}. MIP gap asked for: 1 %.",
         "",
@@ -213,15 +213,6 @@ def _head(seed: int) -> list[str]:
         "| size | plans | wall p50 s | wall p99 s | CPU p50 s | CPU p99 s | bar (aim) s | gap | limit | short | |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-
-
-def _commit() -> str:
-    try:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip() + (" and uncommitted changes" if dirty.stdout.strip() else "")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.control import read_commit
+from benchmarks.commit import read_commit
 from wattzoo_policies.sim.scheduler_study import draw_workload, make_pair, make_splits, simulate_split
 
 COLUMNS = ("weighted", "weighted, blind", "score", "score, mean output", "score, blind")
