@@ -37,14 +37,12 @@ from wattzoo_policies.placement.joint_demand import (
 from wattzoo_policies.placement.joint_state import JointState, KeptPlan, ServiceMemory
 from wattzoo_policies.placement.packing import serving_replicas
 from wattzoo_policies.placement.problem import Plan, PlanProblem, PlanService, PlanStatus, PlanVariant, make_plan_pool
+from wattzoo_policies.placement.reserve import RESERVE_SLACK, solve_with_reserves
 from wattzoo_policies.placement.signals import FleetDecision, FleetObservation, FleetVariant
 from wattzoo_policies.placement.solve import solve_plan
 from wattzoo_policies.placement.target import REACH, decide_target, estimate_credit, known_accuracies
 from wattzoo_policies.placement.weights import Weights, decide_weights
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
-
-RESERVE = "/reserve"
-"""What a service's declared reserve is called in the planning problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class JointParameters:
     plan_repay_seconds: float = 300.0
     repay_seconds: float = 60.0
     reserve_percent: float = 0.0
-    reserve_slack: float = 0.01
+    reserve_slack: float = RESERVE_SLACK
     fill: bool = True
     gap: float = 0.01
     time_limit_seconds: float = 2.0
@@ -196,10 +194,12 @@ class JointController:
         )
         previous = None if state.plan is None else _as_plan(state.plan)
         try:
-            plan = _solve(problem, parameters, previous)
-            if parameters.reserve_percent > 0.0:
-                problem = _with_reserve(problem, plan, parameters)
-                plan = _solve(problem, parameters, previous)
+            problem, plan = solve_with_reserves(
+                problem,
+                dict.fromkeys((service.name for service in services), parameters.reserve_percent),
+                lambda asked: _solve(asked, parameters, previous),
+                parameters.reserve_slack,
+            )
         except ArithmeticError as error:  # the solver gave up on a program that has a solution
             if state.plan is None:
                 raise
@@ -308,24 +308,6 @@ def _solve(problem: PlanProblem, parameters: JointParameters, previous: Plan | N
     """Return the plan within the parameters' time and gap."""
     limit = parameters.time_limit_seconds
     return solve_plan(problem, time_limit_seconds=limit, gap=parameters.gap, previous=previous)
-
-
-def _with_reserve(problem: PlanProblem, plan: Plan, parameters: JointParameters) -> PlanProblem:
-    """Return the problem with the declared reserves on top of a plan for what is served, whose replicas are minima.
-
-    Planned at once, a reserve that no longer fits (it grows with the load) would take the accelerators of accurate
-    replicas for more of the small ones, and cost those who are served now their accuracy.
-    """
-    variants = tuple(replace(v, min_replicas=max(v.min_replicas, plan.replicas[v.name])) for v in problem.variants)
-    reserves = tuple(_reserve(service, parameters) for service in problem.services)
-    return replace(problem, variants=variants, services=problem.services + reserves)
-
-
-def _reserve(service: PlanService, parameters: JointParameters) -> PlanService:
-    """Return the declared reserve as a service that only stands by, answering less accurately if need be."""
-    alpha = max(min(service.accuracy.values()), service.alpha - parameters.reserve_slack)
-    more = service.high_rate_rps * parameters.reserve_percent / 100.0
-    return replace(service, name=service.name + RESERVE, rate_rps=0.0, high_rate_rps=more, alpha=alpha)
 
 
 def _plan_variant(variant: FleetVariant, knee: float | None, *, is_short: bool) -> PlanVariant:
