@@ -181,8 +181,8 @@ class PoolPlan:
     """What the joint plan wishes for one ModelPool, and what may be said of it.
 
     expected_rps, high_rps: by variant what it carries and what it shall be able to carry. rates: by service the high
-    rate that was planned for. price: by service the joules that one more satisfied request costs under the plan,
-    known with objective Energy alone.
+    rate that was planned for. reserves: by service what stands by besides, where a reserve is declared. price: by
+    service the joules that one more satisfied request costs under the plan, known with objective Energy alone.
     """
 
     at_seconds: float
@@ -196,6 +196,7 @@ class PoolPlan:
     runner_up: str = ""
     objective: Objective = Objective.ENERGY
     price: Mapping[Ref, float] = field(default_factory=dict)
+    reserves: Mapping[Ref, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from wattzoo.api.model_pool import ModelPool
@@ -18,9 +19,10 @@ from wattzoo.decide.objective import find_fallbacks, weigh_pools
 from wattzoo.decide.plan_fleet import (
     PlanPart,
     cut_refused,
-    cut_reserve,
+    declared_reserves,
     find_refused,
     find_unknown,
+    is_exceeded,
     make_problem,
     read_plan,
 )
@@ -29,15 +31,13 @@ from wattzoo.model import ClusterSnapshot, Kind, Ref
 from wattzoo.telemetry import Telemetry
 from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan, PlanProblem
+from wattzoo_policies.placement.reserve import solve_with_reserves
 from wattzoo_policies.placement.solve import solve_plan
 
 TIME_LIMIT_SECONDS = 2.0
+"""For each solve: one for what is served, one more where a reserve is declared."""
 KEPT_INTERVALS = 5.0
 """A plan older than so many intervals is none."""
-RESERVE_SHARES = (1.0, 0.5, 0.0)
-"""Shares of the declared reserve to try; what comes before its time is worth less than a promise that is broken now."""
-ACCURACY_TOLERANCE = 1e-3
-"""A tenth of a point: less than this is no reason to give up a reserve, and may be a solver's rounding."""
 FAILED = "Failed"
 
 Mark = Callable[[Kind, Ref], None]
@@ -52,6 +52,86 @@ class Solve(Protocol):
         self, problem: PlanProblem, *, time_limit_seconds: float, previous: Plan | None, explain: bool
     ) -> Plan:
         """Return a plan within about the time limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetProblem:
+    """What is to be planned for some parts, and what of them had to be left out or planned for another objective.
+
+    reserves: by service of the problem, in percent of its high rate.
+    """
+
+    parts: tuple[PlanPart, ...]
+    problem: PlanProblem
+    reserves: Mapping[str, float]
+    refused: Mapping[Ref, tuple[Finding, ...]]
+    objective: Objective
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """One plan for all parts, and each ModelPool's share of it."""
+
+    plan: Plan
+    shares: Mapping[Ref, PoolPlan]
+    refused: Mapping[Ref, tuple[Finding, ...]]
+
+
+def estimate_fleet_headroom(
+    snapshot: ClusterSnapshot, pools: Iterable[ModelPool], parts: Collection[PlanPart]
+) -> dict[str, Headroom]:
+    """What these parts together may hold of each AcceleratorPool besides what others hold."""
+    held = holdings(snapshot, pools)
+    own = [deployment_ref(part.context.pool, state) for part in parts for state in part.context.states]
+    specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
+    return {name: estimate_headroom(spec, snapshot, held.get(name, {}), own) for name, spec in specs.items()}
+
+
+def make_fleet_problem(
+    parts: Sequence[PlanPart],
+    headroom: Mapping[str, Headroom],
+    snapshot: ClusterSnapshot,
+    objective: Objective = Objective.ENERGY,
+) -> FleetProblem:
+    """The problem of these parts, of which everything must be known; raises ValueError for what cannot be planned."""
+    problem, refused = cut_refused(make_problem(parts, headroom, snapshot))
+    specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
+    problem, fallbacks = weigh_pools(problem, specs, objective)
+    findings = {part.context.ref: (*find_refused(part, refused), *find_fallbacks(part, fallbacks)) for part in parts}
+    return FleetProblem(tuple(parts), problem, declared_reserves(parts), findings, objective)
+
+
+def solve_fleet(asked: FleetProblem, at_seconds: float, previous: Plan | None, solve: Solve = solve_plan) -> FleetPlan:
+    """The plan, with the declared reserves on top; raises ValueError or ArithmeticError when there is none."""
+
+    def solve_one(problem: PlanProblem) -> Plan:
+        explain = problem is asked.problem
+        return solve(problem, time_limit_seconds=TIME_LIMIT_SECONDS, previous=previous, explain=explain)
+
+    problem, plan = solve_with_reserves(asked.problem, asked.reserves, solve_one)
+    shares = {part.context.ref: read_plan(part, problem, plan, at_seconds, asked.objective) for part in asked.parts}
+    return FleetPlan(plan, shares, asked.refused)
+
+
+def plan_shares(
+    parts: Sequence[PlanPart],
+    headroom: Mapping[str, Headroom],
+    snapshot: ClusterSnapshot,
+    at_seconds: float,
+    previous: Plan | None = None,
+    *,
+    objective: Objective = Objective.ENERGY,
+    solve: Solve = solve_plan,
+) -> FleetPlan | None:
+    """One plan, made here and now as `FleetPlanner` makes it beside the event loop; None when no part can be planned.
+
+    headroom: what the parts may hold together (`estimate_fleet_headroom`). previous: the last `FleetPlan.plan`. Parts
+    of which something is unknown get no share. Raises ValueError or ArithmeticError when there is no plan.
+    """
+    known = tuple(part for part in parts if not find_unknown(part, headroom))
+    if not known:
+        return None
+    return solve_fleet(make_fleet_problem(known, headroom, snapshot, objective), at_seconds, previous, solve)
 
 
 class FleetPlanner:
@@ -106,23 +186,20 @@ class FleetPlanner:
         """Begin a plan when the interval is over, when a pool is new, or when load exceeds what was planned for."""
         if not self._parts or (self._running is not None and not self._running.done()):
             return
-        held = holdings(snapshot, pools)
-        known = self._headroom(snapshot, held, self._parts.values())
+        pools = tuple(pools)
+        known = estimate_fleet_headroom(snapshot, pools, self._parts.values())
         parts = tuple(part for _, part in sorted(self._parts.items()) if not find_unknown(part, known))
         if not parts or not self._is_due(parts, at_seconds):
             return
         self._started_at_seconds, self._asked = at_seconds, frozenset(part.context.ref for part in parts)
+        headroom = estimate_fleet_headroom(snapshot, pools, parts)
         try:
-            problem, refused = cut_refused(make_problem(parts, self._headroom(snapshot, held, parts), snapshot))
+            asked = make_fleet_problem(parts, headroom, snapshot, self._objective)
         except ValueError as error:
             self._failed(error)
             return
-        specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
-        problem, fallbacks = weigh_pools(problem, specs, self._objective)
-        self._refused = {
-            part.context.ref: (*find_refused(part, refused), *find_fallbacks(part, fallbacks)) for part in parts
-        }
-        self._running = asyncio.create_task(self._plan(parts, problem, at_seconds), name="plan")
+        self._refused = asked.refused
+        self._running = asyncio.create_task(self._plan(asked, at_seconds), name="plan")
 
     async def wait(self) -> None:
         """Return when no plan is being made."""
@@ -138,59 +215,25 @@ class FleetPlanner:
         return any(self._exceeds(part) for part in parts) and at_seconds > started
 
     def _exceeds(self, part: PlanPart) -> bool:
-        """Whether a service's rate is above what was planned for, or one was not planned for at all."""
         plan = self._plans.get(part.context.ref)
-        if plan is None:
-            return False
-        for ref in part.context.services:
-            load, planned = part.estimate.loads.get(ref), plan.rates.get(ref)
-            if planned is None or (load is not None and (load.total_rps or 0.0) > planned):
-                return True
-        return False
+        return plan is not None and is_exceeded(part, plan)
 
-    def _headroom(
-        self, snapshot: ClusterSnapshot, held: Mapping[str, Mapping[Ref, int]], parts: Collection[PlanPart]
-    ) -> dict[str, Headroom]:
-        """What these parts together may hold of each AcceleratorPool besides what others hold."""
-        own = [deployment_ref(part.context.pool, state) for part in parts for state in part.context.states]
-        specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
-        return {name: estimate_headroom(spec, snapshot, held.get(name, {}), own) for name, spec in specs.items()}
-
-    async def _plan(self, parts: tuple[PlanPart, ...], problem: PlanProblem, at_seconds: float) -> None:
+    async def _plan(self, asked: FleetProblem, at_seconds: float) -> None:
         began = time.monotonic()
         try:
-            problem, plan = await asyncio.to_thread(self._solve_elastic, problem)
+            found = await asyncio.to_thread(solve_fleet, asked, at_seconds, self._last, self._solve)
         except (ValueError, ArithmeticError) as error:
             self._failed(error)
             return
         finally:
             self._telemetry.plan_seconds.observe(time.monotonic() - began)
-        self._failure, self._last = "", plan
-        self._telemetry.plans.labels(str(plan.status)).inc()
-        before = self._plans
-        self._plans = {part.context.ref: read_plan(part, problem, plan, at_seconds, self._objective) for part in parts}
-        for ref, share in self._plans.items():
+        self._failure, self._last = "", found.plan
+        self._telemetry.plans.labels(str(found.plan.status)).inc()
+        before, self._plans = self._plans, found.shares
+        for ref, share in found.shares.items():
             known = before.get(ref)
             if known is None or known.replicas != share.replicas:
                 self._mark(Kind.MODEL_POOL, ref)
-
-    def _solve_elastic(self, problem: PlanProblem) -> tuple[PlanProblem, Plan]:
-        """A plan with the declared reserve, or with less of it where the whole would cost the promised accuracy.
-
-        Runs in a thread of its own.
-        """
-        best: tuple[PlanProblem, Plan] | None = None
-        for share in RESERVE_SHARES:
-            asked = cut_reserve(problem, share)
-            plan = self._solve(asked, time_limit_seconds=TIME_LIMIT_SECONDS, previous=self._last, explain=True)
-            missing = sum(plan.accuracy_missing.values())
-            if best is None or missing < sum(best[1].accuracy_missing.values()) - ACCURACY_TOLERANCE:
-                best = asked, plan
-            if missing <= ACCURACY_TOLERANCE:
-                break
-        if best is None:
-            raise ValueError("no share of the reserve to plan with")
-        return best
 
     def _failed(self, error: Exception) -> None:
         """Count it, and say it once; the last plan holds until it is too old."""

@@ -13,7 +13,7 @@ from wattzoo.decide.caps import Headroom
 from wattzoo.decide.plan_fleet import (
     PlanPart,
     cut_refused,
-    cut_reserve,
+    declared_reserves,
     find_refused,
     find_unknown,
     make_problem,
@@ -21,6 +21,7 @@ from wattzoo.decide.plan_fleet import (
 )
 from wattzoo.decisions import ServiceLoad
 from wattzoo.model import Kind, VariantKey
+from wattzoo.planning import plan_shares
 from wattzoo_policies.placement.problem import Plan, PlanStatus
 from wattzoo_policies.placement.solve import solve_plan
 
@@ -47,7 +48,8 @@ async def test_a_replica_at_its_share_of_the_knee_carries_what_the_operator_says
     assert problem.pools[0].node_accelerators == (8,)
 
 
-async def test_the_high_rate_is_the_recent_peak_and_the_declared_reserve() -> None:
+async def test_a_service_is_planned_for_what_is_forecast() -> None:
+    """Thirteen samples of a steady load: too few to have learned anything, so a fixed reserve of 30 % stands in."""
     world = Planned()
     part = await part_of(world, rps=10.0)
     service = make_problem([part], ROOM, world.cluster.snapshot()).services[0]
@@ -57,8 +59,30 @@ async def test_the_high_rate_is_the_recent_peak_and_the_declared_reserve() -> No
         "team-a/zoo/small/h100": pytest.approx(0.6, abs=0.01),
         "team-a/zoo/large/h100": pytest.approx(0.9, abs=0.01),
     }
-    without = cut_reserve(make_problem([part], ROOM, world.cluster.snapshot()), 0.0).services[0]
-    assert without.high_rate_rps == without.rate_rps
+
+
+async def test_a_declared_reserve_stands_by_on_top_and_is_told_apart() -> None:
+    world = Planned()
+    world.cluster.get(Kind.MODEL_POOL, "zoo")["spec"]["scaling"] = {"reservePercent": 50}
+    part = await part_of(world, rps=5.0)
+    assert declared_reserves([part]) == {"team-a/chat": 50.0}
+    found = plan_shares([part], ROOM, world.cluster.snapshot(), 5.0)
+    assert found is not None
+    share = found.shares[POOL]
+    assert share.rates[CHAT] == pytest.approx(6.5, rel=0.05)
+    assert share.reserves[CHAT] == pytest.approx(share.rates[CHAT] / 2.0)
+    alone = plan_shares([without_reserve(part)], ROOM, world.cluster.snapshot(), 5.0)
+    assert alone is not None
+    assert alone.shares[POOL].reserves == {}
+    assert sum(share.replicas.values()) > sum(alone.shares[POOL].replicas.values())
+    assert sum(share.high_rps.values()) == pytest.approx(share.rates[CHAT])  # what stands by carries nothing
+
+
+def without_reserve(part: PlanPart) -> PlanPart:
+    pool = part.context.pool
+    scaling = pool.spec.scaling.model_copy(update={"reserve_percent": 0})
+    spec = pool.spec.model_copy(update={"scaling": scaling})
+    return replace(part, context=replace(part.context, pool=pool.model_copy(update={"spec": spec})))
 
 
 async def test_a_member_of_which_nothing_is_known_runs_somewhere() -> None:

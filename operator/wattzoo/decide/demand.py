@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from wattzoo.decide.caps import Headroom
 from wattzoo.decide.estimate import PoolContext
-from wattzoo.decide.memory import PoolEstimate
+from wattzoo.decide.memory import PoolEstimate, ServiceForecast
 from wattzoo.decide.shortage import Shortage
 from wattzoo.decisions import PoolPlan
 from wattzoo.model import Ref, VariantKey, VariantState
@@ -30,7 +30,7 @@ class PoolInputs:
     AcceleratorPool; a variant whose pool is missing there may not be placed and is left as it is. rates: recent
     (time, requests per second) by service, oldest first. drained: silent pods on which nothing runs any more, by
     variant; a variant that is missing there is not packed. shortages: variants whose accelerators do not come.
-    plan: what the joint plan wishes; without it each variant follows its own demand.
+    plan: what the joint plan wishes; without it each variant follows its own demand. forecasts: what services may send.
     """
 
     context: PoolContext
@@ -43,6 +43,7 @@ class PoolInputs:
     drained: Mapping[VariantKey, frozenset[str]] = field(default_factory=dict)
     shortages: Mapping[VariantKey, Shortage] = field(default_factory=dict)
     plan: PoolPlan | None = None
+    forecasts: Mapping[Ref, ServiceForecast] = field(default_factory=dict)
 
 
 def _shares(weights: Mapping[VariantKey, int]) -> dict[str, float]:

@@ -14,6 +14,8 @@ from wattzoo.decide.counting import Counting, make_counting
 from wattzoo.decide.shortage import Shortage
 from wattzoo.decisions import Capacity, Finding, Latencies, MemberEnergy, ServiceDecision, ServiceLoad, VariantSignals
 from wattzoo.model import Ref, VariantKey
+from wattzoo_policies.placement.joint_demand import ServiceLoad as ExpectedLoad
+from wattzoo_policies.placement.joint_state import JointState
 from wattzoo_policies.protocols import PolicyState, Promise
 from wattzoo_policies.signals import ReplicaHistory
 
@@ -54,6 +56,30 @@ class PoolEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceForecast:
+    """What one service may send, as of the last sample.
+
+    next_ratio: what the coming interval's load of its group (the services that share members with it) rarely exceeds,
+    over what is expected. care: how many times that error serving replicas keep free. group_rps: expected of the whole
+    group in the coming interval.
+    """
+
+    load: ExpectedLoad
+    next_ratio: float
+    care: float
+    group_rps: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastMemory:
+    """The forecasts of a pool's services, when they were last fed (None: never), and what they have learned so far."""
+
+    at_seconds: float | None = None
+    state: JointState = field(default_factory=JointState)
+    services: Mapping[Ref, ServiceForecast] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class PoolMemory:
     """A pool between passes.
 
@@ -61,8 +87,8 @@ class PoolMemory:
     wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends
     anything to a variant. unused_since_seconds: the same for servers that left the spec. silent_since_seconds: since
     when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant. shortages:
-    variants whose accelerators do not come. planned: replicas by variant that a joint plan leaves, empty without one;
-    traffic moves within what they carry before the others go.
+    variants whose accelerators do not come. forecasts: what its services may send. planned: replicas by variant that a
+    joint plan leaves, empty without one; traffic moves within what they carry before the others go.
     """
 
     first_at_seconds: float
@@ -77,6 +103,7 @@ class PoolMemory:
     silent_since_seconds: Mapping[str, float] = field(default_factory=dict)
     needs: Mapping[VariantKey, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     shortages: Mapping[VariantKey, Shortage] = field(default_factory=dict)
+    forecasts: ForecastMemory = field(default_factory=ForecastMemory)
     estimate: PoolEstimate | None = None
     decided_at_seconds: float | None = None
 

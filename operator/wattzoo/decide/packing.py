@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from wattzoo.decide.capacity import KNEE_SHARE
 from wattzoo.decide.demand import PoolInputs
 from wattzoo.decide.engines import PodSeries
+from wattzoo.decide.forecast import estimate_coming_rps
 from wattzoo.decide.memory import PoolMemory
 from wattzoo.decide.series import estimate_latest
 from wattzoo.decisions import VariantPacking
@@ -21,7 +23,7 @@ from wattzoo_policies.placement.packing import decide_serving
 
 ENABLED, ACT = "Enabled", "Act"
 MARGIN = 0.05
-"""Kept free on serving replicas besides the tenth of the knee that their capacity leaves: rates are counts."""
+"""While nothing is forecast: kept free besides the tenth of the knee that a capacity leaves, as rates are counts."""
 BACKLOG_SECONDS = 10.0
 """Waiting requests wake enough to be worked off within this time: silent replicas need no start."""
 SILENCE_SECONDS = 15.0
@@ -128,10 +130,17 @@ def _limit(state: VariantState, replicas: int, memory: PoolMemory) -> int:
 
 
 def _needed(inputs: PoolInputs, state: VariantState, limit: int) -> int:
-    rate, capacity = estimate_variant_rps(inputs, state.key), inputs.estimate.capacities[state.key].rps
-    work = None if rate is None or not capacity else rate / capacity
-    # The capacity is already that of a replica filled to its share of the knee.
-    return decide_serving(work, 1.0, limit, len(state.serving), eta=1.0, margin=MARGIN)
+    """Serving pods for what comes: filled to the knee over the forecast's bound, and never over what is there now."""
+    key, serving = state.key, len(state.serving)
+    rate, capacity = estimate_variant_rps(inputs, key), inputs.estimate.capacities[key].rps
+    coming = estimate_coming_rps(inputs.forecasts, inputs.live, key)
+    if rate is None or not capacity:
+        return decide_serving(None, 1.0, limit, serving)
+    if coming is None:  # the capacity is already that of a replica filled to its share of the knee
+        return decide_serving(rate / capacity, 1.0, limit, serving, eta=1.0, margin=MARGIN)
+    backlog = (inputs.estimate.signals[key].waiting or 0.0) / BACKLOG_SECONDS
+    work = max(rate, coming + backlog) * KNEE_SHARE / capacity
+    return decide_serving(work, 1.0, limit, serving, eta=1.0, slack=0.0)
 
 
 def _flip(state: VariantState, wanted: int, index: PodSeries, namespace: str) -> VariantPacking:

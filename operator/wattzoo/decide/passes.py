@@ -18,6 +18,7 @@ from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
 from wattzoo.decide.engines import index_series
 from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.figures import estimate_figures
+from wattzoo.decide.forecast import observe_forecasts
 from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
 from wattzoo.decide.packing import decide_packing, find_drained_pods, note_silent
@@ -141,7 +142,12 @@ def think_pool(
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
     placement_timeout = float(pool.spec.scaling.placement_timeout_seconds)
     shortages = note_shortages(context.states, memory.shortages, telemetry.at_seconds, placement_timeout)
-    memory = replace(memory, rates=remember_rates(memory.rates, estimate), shortages=shortages)
+    memory = replace(
+        memory,
+        rates=remember_rates(memory.rates, estimate),
+        shortages=shortages,
+        forecasts=observe_forecasts(context, estimate, memory.forecasts),
+    )
     inputs = PoolInputs(
         context=context,
         estimate=estimate,
@@ -155,6 +161,7 @@ def think_pool(
         at_seconds=telemetry.at_seconds,
         rates=memory.rates,
         shortages=shortages,
+        forecasts=memory.forecasts.services,
     )
     if plan is not None and covers(plan, replica_bounds(inputs), context.services):
         inputs = replace(inputs, plan=plan)

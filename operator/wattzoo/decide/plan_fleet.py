@@ -14,16 +14,16 @@ from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.decide.caps import Headroom, node_sizes
 from wattzoo.decide.context import find_missing_members
-from wattzoo.decide.demand import PEAK_SECONDS
 from wattzoo.decide.estimate import PoolContext
+from wattzoo.decide.forecast import estimate_present_rps, estimate_rates
 from wattzoo.decide.memory import PoolEstimate, PoolMemory
 from wattzoo.decisions import Capacity, Finding, PoolPlan
 from wattzoo.model import ClusterSnapshot, Kind, Ref, VariantKey, VariantState
 from wattzoo_policies.capacity.model import work_seconds
-from wattzoo_policies.capacity.replicas import estimate_peak_rps
 from wattzoo_policies.placement.check import PlanError, check_problem
 from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
+from wattzoo_policies.placement.reserve import RESERVE
 from wattzoo_policies.placement.target import REACH, Debt, decide_target, estimate_credit
 from wattzoo_policies.signals import LedgerSummary
 
@@ -201,7 +201,7 @@ def _make_service(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> PlanService
     estimated = _accuracies(part, ref, spec)
     floor = min((value for value in estimated.values() if value is not None), default=alpha + REACH)
     accuracy = {name: floor if value is None else value for name, value in estimated.items()}
-    rate, high = _rates(part, ref)
+    rate, high = (max(LEAST_RPS, rps) for rps in estimate_rates(part.estimate, part.memory, ref))
     ledger = part.ledgers.get(ref)
     # The service's own law aims at a credit; servers are planned so that it can repay and give back.
     floor_requests = -estimate_credit(rate, REPAY_SECONDS)
@@ -217,21 +217,22 @@ def _make_service(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> PlanService
     return PlanService(str(ref), rate, high, min(1.0, max(0.0, target)), work, by_variant)
 
 
-def _rates(part: PlanPart, ref: Ref) -> tuple[float, float]:
-    """(expected, high) requests per second: measured, and the recent peak with the declared reserve and the backlog."""
-    rate = part.estimate.loads[ref].total_rps or 0.0
-    peak = estimate_peak_rps(part.memory.rates.get(ref, ()), part.estimate.at_seconds, PEAK_SECONDS)
-    reserve = part.context.pool.spec.scaling.reserve_percent / 100.0
-    return max(LEAST_RPS, rate), max(LEAST_RPS, rate, peak or 0.0) * (1.0 + reserve)
+def declared_reserves(parts: Sequence[PlanPart]) -> dict[str, float]:
+    """By service of the problem the reserve that its ModelPool declares, in percent of the high rate."""
+    return {
+        str(ref): float(part.context.pool.spec.scaling.reserve_percent)
+        for part in parts
+        for ref in part.context.services
+    }
 
 
-def cut_reserve(problem: PlanProblem, share: float) -> PlanProblem:
-    """The same problem with this share of each service's reserve."""
-    services = tuple(
-        replace(service, high_rate_rps=service.rate_rps + share * (service.high_rate_rps - service.rate_rps))
-        for service in problem.services
-    )
-    return replace(problem, services=services)
+def is_exceeded(part: PlanPart, plan: PoolPlan) -> bool:
+    """Whether a service sends more than was planned for, or was not planned for at all."""
+    for ref in part.context.services:
+        planned = plan.rates.get(ref)
+        if planned is None or estimate_present_rps(part.estimate, part.memory, ref) > planned:
+            return True
+    return False
 
 
 def _held(part: PlanPart, key: VariantKey) -> int:
@@ -268,6 +269,9 @@ def read_plan(
         expected_rps=expected,
         high_rps=high,
         rates={name: service.high_rate_rps for name, service in own.items()},
+        reserves={
+            name: reserve.high_rate_rps for name in own if (reserve := services.get(f"{name}{RESERVE}")) is not None
+        },
         status=str(plan.status),
         watts=plan.watts,
         binding=plan.binding,

@@ -32,8 +32,7 @@ def follow_plan(
 ) -> tuple[ReplicaHistory, ReplicaPlan]:
     """Replicas for this pass: up at once, down by every limit of the joint planner."""
     states = {str(state.key): state for state in inputs.context.states}
-    total = sum(plan.rates.values())
-    variants = tuple(_complete(inputs, states[row.variant], row, total) for row in request.variants)
+    variants = tuple(_complete(inputs, states[row.variant], row, plan) for row in request.variants)
     names = {row.accelerator_pool for row in variants}
     bounds = {name: room.bound for name, room in inputs.headroom.items() if name in names}
     full = replace(
@@ -49,14 +48,20 @@ def follow_plan(
     return decide_planned_replicas(history, full, wishes, down_seconds, _messages(plan, full))
 
 
-def _complete(inputs: PoolInputs, state: VariantState, row: VariantDemand, total_rps: float) -> VariantDemand:
+def _complete(inputs: PoolInputs, state: VariantState, row: VariantDemand, plan: PoolPlan) -> VariantDemand:
+    users = [
+        ref
+        for ref, spec in inputs.context.services.items()
+        if state.key.member in find_missing_members(spec, inputs.context.pool)[0]
+    ]
+    reachable = sum(plan.rates.get(ref, 0.0) + plan.reserves.get(ref, 0.0) for ref in users)
     model = inputs.estimate.capacities[state.key].model
     return replace(
         row,
         terminating_replicas=state.terminating,
         start_joules=None if model is None else model.startup_joules,
         saved_watts=None if model is None else model.idle_watts,
-        reachable_rps=total_rps,
+        reachable_rps=reachable if users else None,
     )
 
 

@@ -27,14 +27,19 @@ def solve_with_reserves(
 ) -> tuple[PlanProblem, Plan]:
     """Return the problem with the declared reserves in it, and its plan.
 
-    percents: by service what stands by, in percent of its high rate; a service that is missing declares none.
+    percents: by service what stands by, in percent of its high rate; a service that is missing declares none. The
+    runner-up is that of the plan for what is served: with its replicas as minima nothing can be left out.
     """
-    plan = solve(problem)
+    served = solve(problem)
     declared = {name: percent for name, percent in percents.items() if percent > 0.0}
     if not any(service.name in declared for service in problem.services):
-        return problem, plan
-    problem = add_reserves(problem, plan.replicas, declared, slack)
-    return problem, solve(problem)
+        return problem, served
+    problem = add_reserves(problem, served.replicas, declared, slack)
+    plan = solve(problem)
+    if served.runner_up_objective is None:
+        return problem, replace(plan, runner_up=served.runner_up, runner_up_objective=None)
+    objective = plan.objective + served.runner_up_objective - served.objective
+    return problem, replace(plan, runner_up=served.runner_up, runner_up_objective=objective)
 
 
 def add_reserves(

@@ -1,0 +1,219 @@
+"""What each service may send: learned in steps of 15 s, by the same code that the simulated controller runs.
+
+Services that share members are one load, in replica-seconds per second, so that sizes of requests count like their
+number. A pass is more frequent than a step and samples by time; what was not measured is no sample, least of all zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from wattzoo.decide.capacity import KNEE_SHARE, service_bounds
+from wattzoo.decide.context import find_missing_members
+from wattzoo.decide.demand import BACKLOG_SECONDS, PEAK_SECONDS
+from wattzoo.decide.estimate import PoolContext
+from wattzoo.decide.memory import ForecastMemory, PoolEstimate, PoolMemory, ServiceForecast
+from wattzoo.model import Ref, VariantKey
+from wattzoo_policies.capacity.model import RequestShape
+from wattzoo_policies.capacity.replicas import estimate_peak_rps
+from wattzoo_policies.placement.forecast import UNKNOWN_RATIO
+from wattzoo_policies.placement.joint_demand import (
+    FIRST_CARE,
+    ROUTE_DEVIATIONS,
+    Group,
+    estimate_groups,
+    estimate_loads,
+    group_services,
+    learn_care,
+    observe_services,
+    widen,
+)
+from wattzoo_policies.placement.joint_state import JointState, ServiceMemory
+from wattzoo_policies.placement.signals import FleetObservation, FleetService, FleetVariant
+
+SAMPLE_SECONDS = 15.0
+"""One sample of every rate in this time: the step of forecasts, and what `recent_rps` is measured over."""
+EARLY_SECONDS = 1.0
+"""A sample may come this much before its time; passes wake up a little early or late."""
+REPAY_SECONDS = 60.0
+"""Only debts depend on it, and those are each service's own law's."""
+
+
+def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: ForecastMemory) -> ForecastMemory:
+    """The memory with one more sample where it is time for one, and what follows for every service.
+
+    A group of services of which one rate is unknown gets no sample; its last forecast stays.
+    """
+    now, before = estimate.at_seconds, memory.at_seconds
+    if before is not None and 0.0 <= now - before < SAMPLE_SECONDS - EARLY_SECONDS:
+        return memory
+    observation = make_observation(context, estimate)
+    if all(service.rate_rps is None for service in observation.services):
+        return memory
+    state = memory.state
+    seen = observe_services(state, observation, REPAY_SECONDS)
+    sized = {name: _with_size(context, estimate, name, one) for name, one in seen.items()}
+    groups, loads = estimate_groups(observation, group_services(observation, sized), sized, state.loads)
+    known = {service.name: service.rate_rps is not None for service in observation.services}
+    care = dict(state.care)
+    for group in groups:
+        if all(known[service.name] for service in group.services):
+            care[group.key] = learn_care(care.get(group.key, FIRST_CARE), group, observation, sized)
+    forecasts: dict[str, ServiceForecast] = {}
+    for group in groups:
+        forecasts |= _forecast_group(group, sized, care.get(group.key, FIRST_CARE), now)
+    care = {key: value for key, value in care.items() if key in loads}
+    names = {str(ref): ref for ref in context.services}
+    return ForecastMemory(
+        at_seconds=now,
+        state=JointState(services=seen, loads=loads, care=care),
+        services={names[name]: forecast for name, forecast in forecasts.items()},
+    )
+
+
+def _forecast_group(
+    group: Group, memories: Mapping[str, ServiceMemory], care: float, at_seconds: float
+) -> dict[str, ServiceForecast]:
+    loads = estimate_loads(
+        group,
+        memories,
+        None,
+        at_seconds=at_seconds,
+        interval_seconds=SAMPLE_SECONDS,
+        care=care,
+        fill=KNEE_SHARE,
+    )
+    together = sum(load.next_rps for load in loads.values())
+    return {name: ServiceForecast(load, group.next_ratio, care, together) for name, load in loads.items()}
+
+
+def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObservation:
+    """What the simulated controller would see of this pool; debts and accuracies are left out, they are the laws'."""
+    variants = []
+    for state in context.states:
+        model, signals = estimate.capacities[state.key].model, estimate.signals[state.key]
+        if model is not None:
+            variants.append(
+                FleetVariant(
+                    name=str(state.key),
+                    member=state.key.member,
+                    pool=state.accelerator_pool or "",
+                    model=model,
+                    replicas=state.desired or len(state.ready),
+                    ready=len(state.ready),
+                    serving=len(state.serving),
+                    running=signals.running,
+                    waiting=signals.waiting,
+                )
+            )
+    return FleetObservation(
+        at_seconds=estimate.at_seconds,
+        interval_seconds=SAMPLE_SECONDS,
+        pools=(),
+        variants=tuple(variants),
+        services=tuple(_observe_service(context, estimate, ref) for ref in context.services),
+    )
+
+
+def _observe_service(context: PoolContext, estimate: PoolEstimate, ref: Ref) -> FleetService:
+    members = find_missing_members(context.services[ref], context.pool)[0]
+    load = estimate.loads.get(ref)
+    rate = None if load is None else load.total_rps if load.recent_rps is None else load.recent_rps
+    return FleetService(
+        name=str(ref),
+        alpha=0.0,
+        members=members,
+        latency=service_bounds(context.services[ref]),
+        rate_rps=rate,
+        shape=_measured_shape(estimate, members),
+        satisfied=0.0,
+        total=0.0,
+        accuracies={},
+    )
+
+
+def _measured_shape(estimate: PoolEstimate, members: tuple[str, ...]) -> RequestShape | None:
+    """The mean request that these members' servers have just finished; None is unknown."""
+    finished = inputs = outputs = 0.0
+    for key, signals in estimate.signals.items():
+        rate, tokens_in, tokens_out = signals.served_rps, signals.input_tokens, signals.output_tokens
+        if key.member in members and rate and tokens_in is not None and tokens_out:
+            finished += rate
+            inputs += rate * tokens_in
+            outputs += rate * tokens_out
+    return RequestShape(inputs / finished, outputs / finished) if finished > 0.0 else None
+
+
+def _with_size(context: PoolContext, estimate: PoolEstimate, name: str, memory: ServiceMemory) -> ServiceMemory:
+    """The memory of a service with the profiles' mean request while its own was never measured."""
+    if memory.input_tokens is not None:
+        return memory
+    spec = next(spec for ref, spec in context.services.items() if str(ref) == name)
+    members = find_missing_members(spec, context.pool)[0]
+    own = (capacity for key, capacity in estimate.capacities.items() if key.member in members)
+    shape = next((capacity.shape for capacity in own if capacity.shape is not None), None)
+    if shape is None:
+        return memory
+    return replace(memory, input_tokens=shape.input_tokens, output_tokens=shape.output_tokens)
+
+
+def estimate_present_rps(estimate: PoolEstimate, memory: PoolMemory, ref: Ref) -> float:
+    """Requests per second that a service sends now, at least: measured, expected of the coming interval, and owed.
+
+    Where requests wait for its servers, what is measured may be less than what came: then its recent peak counts, and
+    its part of the backlog.
+    """
+    load = estimate.loads.get(ref)
+    measured = 0.0 if load is None else load.total_rps or 0.0
+    forecast = memory.forecasts.services.get(ref)
+    present = max(measured, 0.0 if forecast is None else forecast.load.next_rps)
+    together = sum(one.total_rps or 0.0 for one in estimate.loads.values())
+    waiting = sum(signals.waiting or 0.0 for signals in estimate.signals.values())
+    if waiting <= 0.0 or measured <= 0.0:
+        return present
+    peak = estimate_peak_rps(memory.rates.get(ref, ()), estimate.at_seconds, PEAK_SECONDS)
+    return max(present, (peak or 0.0) + waiting * measured / together / BACKLOG_SECONDS)
+
+
+def estimate_rates(estimate: PoolEstimate, memory: PoolMemory, ref: Ref) -> tuple[float, float]:
+    """(expected, high) requests per second of a service: forecast, and never less than there is now.
+
+    high is what may come within the time that a new replica takes. Before the first sample the measured rate stands in,
+    with the reserve that a forecast begins with.
+    """
+    forecast = memory.forecasts.services.get(ref)
+    present = estimate_present_rps(estimate, memory, ref)
+    if forecast is None:
+        load = estimate.loads.get(ref)
+        measured = 0.0 if load is None else load.total_rps or 0.0
+        return measured, max(present, UNKNOWN_RATIO * measured)
+    load_ = forecast.load
+    return load_.rate_rps, max(load_.rate_rps, load_.high_rps, present)
+
+
+def estimate_coming_rps(
+    forecasts: Mapping[Ref, ServiceForecast], live: Mapping[Ref, Mapping[VariantKey, int]], key: VariantKey
+) -> float | None:
+    """Requests per second that a variant shall have room for in the coming interval, by the live weights.
+
+    What is expected, widened by the forecast's own error and by chance, as many times as late requests have taught:
+    each request draws its route alone, so of k expected ones at share p the count has the variance k (1 - p). None
+    while nothing is forecast for a service that may reach it.
+    """
+    expected, used = 0.0, None
+    for ref, weights in live.items():
+        share = weights.get(key, 0) / max(1, sum(weights.values()))
+        if share == 0.0:
+            continue
+        forecast = forecasts.get(ref)
+        if forecast is None:
+            return None
+        used = forecast
+        expected += share * forecast.load.next_rps
+    if used is None or expected <= 0.0:
+        return 0.0
+    count, total = SAMPLE_SECONDS * expected, SAMPLE_SECONDS * used.group_rps
+    chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - count / total) / count)
+    return expected * widen(used.next_ratio, chance, used.care)
