@@ -15,6 +15,7 @@ import typer
 from wattzoo import __version__
 from wattzoo.api.crd import render_crds
 from wattzoo.cli import plan_command, simulate_fleet
+from wattzoo.cli.quiet import drop_native_output
 from wattzoo.logs import set_logging
 from wattzoo.process import run_operator
 from wattzoo.settings import (
@@ -108,6 +109,7 @@ def run(  # noqa: PLR0913 - one parameter per option
             log_format=log_format,
             log_level=log_level,
         )
+        drop_native_output()
         code = start(settings)
     except SettingsError as error:
         sys.stderr.write(f"wattzoo: {error}\n")
