@@ -31,14 +31,16 @@ DEFAULT_ACCELERATORS_PER_NODE = 8
 class Fleet:
     """Pools, variants without a replica yet, and services without a rate yet; names are those of reports.
 
-    service_refs: the object behind each service's name. members: by service the member names as its ModelPool writes
-    them, by the fleet's name. models: by fleet's member the model it loads. shapes: by service what the profiles were
-    measured with. scaling: by service the block of its ModelPool. notes: what was left out, for the user.
+    keys: by variant's name its ModelPool and its name there. service_refs: the object behind each service's name.
+    members: by service the member names as its ModelPool writes them, by the fleet's name. models: by fleet's member
+    the model it loads. shapes: by service what the profiles were measured with. scaling: by service the block of its
+    ModelPool. notes: what was left out, for the user.
     """
 
     pools: tuple[FleetPool, ...]
     variants: tuple[FleetVariant, ...]
     services: tuple[FleetService, ...]
+    keys: Mapping[str, tuple[Ref, VariantKey]]
     service_refs: Mapping[str, Ref]
     members: Mapping[str, Mapping[str, str]]
     models: Mapping[str, str]
@@ -81,6 +83,12 @@ def make_fleet(
         pools=tuple(pools.values()),
         variants=tuple(variants),
         services=tuple(services),
+        keys={
+            names.variant(ref, key): (ref, key)
+            for ref, context in contexts.items()
+            for _, variant, key in variants_of(context.pool)
+            if variant.accelerator_pool is not None
+        },
         service_refs={names.service(ref): ref for ref in found.services},
         members={
             names.service(ref): {

@@ -15,6 +15,8 @@ from wattzoo.cli.fleet_accuracy import read_service_accuracies
 from wattzoo.cli.fleet_baselines import Option, make_groups, make_options
 from wattzoo.cli.fleet_model import Fleet, check_promises
 from wattzoo.cli.fleet_report import ATTAINED, FleetReport, PolicyRow
+from wattzoo.cli.manifest_files import Manifests
+from wattzoo.cli.replay.controller import OperatorController
 from wattzoo.cli.trace_files import Trace, read_trace
 from wattzoo_policies.capacity.model import RequestShape
 from wattzoo_policies.placement.joint import JointController, JointParameters
@@ -25,8 +27,9 @@ from wattzoo_policies.sim.fluid.result import FluidResult
 from wattzoo_policies.sim.fluid.run import run_fluid
 from wattzoo_policies.sim.fluid.scenario import STEP_SECONDS, FluidDemand, FluidScenario
 
-COMPARISONS = ("hpa", "keda", "melange", "fixed-mix", "fixed-mix-packed", "static-peak")
+COMPARISONS = ("operator", "hpa", "keda", "melange", "fixed-mix", "fixed-mix-packed", "static-peak")
 OURS = "wattzoo"
+OPERATOR = "operator"
 
 MAX_SCALE = 1e4
 
@@ -59,13 +62,14 @@ class StudyOptions:
 class Study:
     """What all policies run on."""
 
+    found: Manifests
     fleet: Fleet
     scenario: FluidScenario
     trace: Trace
     accuracies: Mapping[str, Mapping[str, float]]
 
 
-def make_study(fleet: Fleet, options: StudyOptions) -> Study:
+def make_study(found: Manifests, fleet: Fleet, options: StudyOptions) -> Study:
     """Read the trace and the outcomes; raises `FileError`, `InvalidSpec` and `StudyError`."""
     names = {service.name: service.name for service in fleet.services}
     names |= {str(ref): name for name, ref in fleet.service_refs.items()}
@@ -82,7 +86,7 @@ def make_study(fleet: Fleet, options: StudyOptions) -> Study:
     )
     demand = scale_demand(demand, options.scale_load)
     scenario = FluidScenario(demand, fleet.pools, fleet.variants, fleet.services, accuracies)
-    return Study(fleet, scenario, trace, accuracies)
+    return Study(found, fleet, scenario, trace, accuracies)
 
 
 def scale_demand(demand: FluidDemand, factor: float) -> FluidDemand:
@@ -114,10 +118,13 @@ def run_study(study: Study, options: StudyOptions, prices: Mapping[str, float], 
     demand = study.scenario.demand
     groups = make_groups(study.fleet, demand, study.accuracies)
     try:
-        contenders = {name: make_options(name, groups, prices) for name in options.compare}
+        contenders = {name: make_options(name, groups, prices) for name in options.compare if name != OPERATOR}
     except ValueError as error:
         raise StudyError(f"--compare: {error}") from error
-    plans: dict[str, list[Option]] = {OURS: [Option(make_controller(study.fleet), "")], **contenders}
+    plans: dict[str, list[Option]] = {OURS: [Option(make_controller(study.fleet), "")]}
+    if OPERATOR in options.compare:
+        plans[OPERATOR] = [Option(OperatorController(study.found, study.fleet, options.objective), "")]
+    plans |= contenders
     work = _Work(tick, sum(_count_runs(choices, options.seeds) for choices in plans.values()) + options.bound)
     rows = []
     for name, choices in plans.items():

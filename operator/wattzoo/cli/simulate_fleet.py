@@ -102,7 +102,7 @@ def simulate(  # noqa: PLR0913 - one parameter per option
             objective=objective,
         )
         fleet = make_fleet(found, _at_least_one("--accelerators-per-node", accelerators_per_node), objective)
-        study = make_study(fleet, options)
+        study = make_study(found, fleet, options)
         prices = read_prices(found, price or [])
         with _progress() as bar, without_native_output():
             task = bar.add_task("", total=1.0)
