@@ -114,6 +114,17 @@ def remember_rates(
     return kept
 
 
+def _remember(context: PoolContext, estimate: PoolEstimate, memory: PoolMemory) -> PoolMemory:
+    """The memory with what was just observed: rates, what is forecast from them, and accelerators that do not come."""
+    timeout = float(context.pool.spec.scaling.placement_timeout_seconds)
+    return replace(
+        memory,
+        rates=remember_rates(memory.rates, estimate),
+        shortages=note_shortages(context.states, memory.shortages, estimate.at_seconds, timeout),
+        forecasts=observe_forecasts(context, estimate, memory.forecasts),
+    )
+
+
 def _reserve(context: PoolContext, decision: PoolDecision) -> dict[str, dict[Ref, int]]:
     grants: dict[str, dict[Ref, int]] = {}
     replicas = decision.replicas()
@@ -140,14 +151,7 @@ def think_pool(
     context, findings = read_context(specs, ref, pool, snapshot)
     order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
-    placement_timeout = float(pool.spec.scaling.placement_timeout_seconds)
-    shortages = note_shortages(context.states, memory.shortages, telemetry.at_seconds, placement_timeout)
-    memory = replace(
-        memory,
-        rates=remember_rates(memory.rates, estimate),
-        shortages=shortages,
-        forecasts=observe_forecasts(context, estimate, memory.forecasts),
-    )
+    memory = _remember(context, estimate, memory)
     inputs = PoolInputs(
         context=context,
         estimate=estimate,
@@ -160,7 +164,7 @@ def think_pool(
         headroom=_headroom(context, specs, snapshot, reserved),
         at_seconds=telemetry.at_seconds,
         rates=memory.rates,
-        shortages=shortages,
+        shortages=memory.shortages,
         forecasts=memory.forecasts.services,
     )
     if plan is not None and covers(plan, replica_bounds(inputs), context.services):
