@@ -77,9 +77,11 @@ def with_variant_change(law: ReplicaLaw) -> ReplicaLaw:
             released |= _release(
                 request, pool, aim if is_stuck else wished, strict, aim if is_stuck else loose, is_stuck
             )
+        # What is released is carried by what `loose` keeps, of other pools too.
+        kept = {name: max(strict[name], loose[name]) for name in strict} if released else strict
         decided = []
         for variant, entry in _pairs(request, plan):
-            number = released.get(variant.variant, strict[variant.variant])
+            number = released.get(variant.variant, kept[variant.variant])
             if number < strict[variant.variant]:
                 message = f"{entry.message}; {number} for now, others wait for its accelerators"
                 decided.append(replace(entry, replicas=number, reason="DownFirst", message=message))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.policies.limits.actor import Actor, MakeLaw, Moment, Pods, play
@@ -245,6 +245,8 @@ seen_drawn = st.lists(
 )
 
 
+# One of b (9 a second) may go, and 99 of 100 remain, unless one more of d stays, which is in another pool.
+@example([(0, 0, 0, 0.0), (2, 2, 0, 10.0), (4, 4, 0, 30.0), (3, 3, 0, 60.0)], {"a": 0, "b": 0, "c": 5, "d": 0}, 0)
 @given(seen_drawn, plans_drawn, st.integers(0, 30))
 def test_what_was_carried_before_a_decision_is_carried_after_it(
     seen: list[tuple[int, int, int, float]], plan: dict[str, int], cap: int
@@ -263,7 +265,7 @@ def test_what_was_carried_before_a_decision_is_carried_after_it(
     carried = sum(v.ready_replicas * (v.capacity_rps or 0.0) for v in variants)
     kept = sum(min(v.ready_replicas, after[v.variant]) * (v.capacity_rps or 0.0) for v in variants)
     if carried >= rate * (1 + 1e-9):
-        assert kept >= rate * (1 - 1e-6)
+        assert kept >= rate * (1 - 1e-6) - 1e-6  # a load below that is none
     else:  # overloaded already: at most one waiting replica's accelerators are given up
         lost = sum(
             (v.ready_replicas - min(v.ready_replicas, after[v.variant])) * v.accelerators_per_replica for v in variants
