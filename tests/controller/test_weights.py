@@ -13,8 +13,10 @@ from wattzoo.model import TOTAL_WEIGHT, Backing, PodView, VariantKey, VariantSta
 SMALL, LARGE, LARGE_OLD = VariantKey("small", "l4"), VariantKey("large", "h100"), VariantKey("large", "a100")
 
 
-def make_state(key: VariantKey, ready: int, *, service: bool = True) -> VariantState:
-    pods = tuple(PodView(f"{key}-{number}", 1, ready_since_seconds=0.0) for number in range(ready))
+def make_state(key: VariantKey, ready: int, *, service: bool = True, silent: int = 0) -> VariantState:
+    pods = tuple(
+        PodView(f"{key}-{number}", 1, ready_since_seconds=0.0, serving=number >= silent) for number in range(ready)
+    )
     return VariantState(
         key=key,
         backing=Backing.SERVER,
@@ -29,10 +31,10 @@ def make_state(key: VariantKey, ready: int, *, service: bool = True) -> VariantS
     )
 
 
-def test_a_member_is_split_by_what_its_ready_replicas_carry() -> None:
-    # 2 replicas of 6 requests/s and 3 of 2: 12 and 6 of 18
-    split = split_member(0.9, [make_state(LARGE, 2), make_state(LARGE_OLD, 3)], {LARGE: 6.0, LARGE_OLD: 2.0})
-    assert split == {LARGE: 0.9 * 12 / 18, LARGE_OLD: 0.9 * 6 / 18}
+def test_a_member_is_split_by_what_its_serving_replicas_carry() -> None:
+    # 2 replicas of 6 requests/s and 3 of 2: 12 and 6 of 18; one more that is silent takes nothing
+    states = [make_state(LARGE, 3, silent=1), make_state(LARGE_OLD, 3)]
+    assert split_member(0.9, states, {LARGE: 6.0, LARGE_OLD: 2.0}) == {LARGE: 0.9 * 12 / 18, LARGE_OLD: 0.9 * 6 / 18}
 
 
 def test_an_unknown_capacity_counts_replicas_alike() -> None:

@@ -25,17 +25,15 @@ def usable_variants(states: Iterable[VariantState], retiring: frozenset[VariantK
 def split_member(
     share: float, variants: Sequence[VariantState], capacity_rps: Mapping[VariantKey, float | None]
 ) -> dict[VariantKey, float]:
-    """Divide a member's share among its usable variants in proportion to what their ready replicas carry.
+    """Divide a member's share among its usable variants in proportion to what their serving replicas carry.
 
     A gateway spreads evenly over the endpoints of one Service whatever GPU they sit on, so the split is ours. Where a
     capacity is unknown, replicas count alike; a Service that is not ours counts as one replica.
     """
-    rates = [capacity_rps.get(state.key) for state in variants]
-    known = all(rate is not None and math.isfinite(rate) and rate > 0.0 for rate in rates)
-    sizes = [
-        max(1, len(state.ready)) * (rate if known and rate is not None else 1.0)
-        for state, rate in zip(variants, rates, strict=True)
-    ]
+    counts = [float(max(1, len(state.serving))) for state in variants]
+    rates = [capacity_rps.get(state.key) or math.nan for state in variants]
+    carried = [count * rate for count, rate in zip(counts, rates, strict=True)]
+    sizes = carried if min(rates) > 0.0 and math.isfinite(sum(carried)) else counts
     return {state.key: share * size / sum(sizes) for state, size in zip(variants, sizes, strict=True)}
 
 
