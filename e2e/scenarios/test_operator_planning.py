@@ -1,6 +1,7 @@
 """The joint planner on a cluster, always within a tight cap that the audit log is asked for.
 
-GPUs that never come, a change of variant under load, a step of five times the load, a node that is lost under load.
+GPUs that never come, a change of variant under load, two pools under one cap, a step of five times the load, a node
+that is lost under load.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from e2e.stack import POOL_INTERVAL_SECONDS, Manifest, Stack, eventually
 RPS = 4.0
 """Two or three replicas of small, four where chance adds to it: never twice as many within the cap."""
 CAP = 5
+SHARED_RPS = 5.0
+"""Four fifths of it need three replicas, the rest one: four of the cap, and two would be left if nothing moved."""
+SECOND = "second-small-l4"
 TOLERATIONS = [{"key": RESOURCE, "operator": "Exists"}]
 SCALING = {
-    "planner": "Joint",
     "downStabilizationSeconds": 6,
     "drainTimeoutSeconds": 20,
     "staleAfterSeconds": 10,
@@ -133,6 +136,10 @@ def test_a_change_of_variant_under_load_stays_within_the_cap_at_every_instant(st
     assert (stack.get("modelpool", namespace, "zoo") or {})["status"]["plan"]["watts"] > 0
 
 
+def planners(stack: Stack, namespace: str, *pools: str) -> set[str]:
+    return {planner(stack, namespace, name) for name in pools}
+
+
 def check_cap(stack: Stack, namespace: str, cap: int, changes: int) -> None:
     """At no instant of the audit log did the namespace's pods, leaving ones too, hold more; it saw so many changes."""
     totals = replay_held(stack.cluster.audit_log.read_text("utf-8").splitlines(keepends=True), namespace)
@@ -140,10 +147,37 @@ def check_cap(stack: Stack, namespace: str, cap: int, changes: int) -> None:
     assert 0 < max(totals) <= cap
 
 
-def planner(stack: Stack, namespace: str) -> str:
-    pool = stack.get("modelpool", namespace, "zoo") or {}
+def planner(stack: Stack, namespace: str, name: str = "zoo") -> str:
+    pool = stack.get("modelpool", namespace, name) or {}
     found: str = pool["status"]["plan"]["planner"]
     return found
+
+
+@pytest.mark.usefixtures("accelerators")
+def test_two_pools_share_a_cap_and_hand_accelerators_over_as_load_moves(stack: Stack, zoo: Zoo) -> None:
+    """Five accelerators for two services' pools: what one no longer needs is the other's, never both's at once."""
+    namespace = zoo.namespace
+    pools = [zoo.pool(small(most=CAP)), zoo.pool(small(most=CAP), name="second")]
+    for pool in pools:
+        pool["spec"]["scaling"] = SCALING | {"reservePercent": 0}
+        pool["spec"]["members"][0]["variants"][0]["acceleratorPool"] = "scenario-tight"
+    services = zoo.service("chat", 400, members=("small",)), zoo.service("easy", 400, pool="second", members=("small",))
+    stack.apply(*zoo.profiles(), *pools, *services)
+    for service in ("chat", "easy"):
+        stack.wait_condition("llmservice", namespace, service, "Ready", "True", timeout=90.0)
+        stack.wait_answer(zoo.hostname(service))
+    shares = {"chat": 0.8, "easy": 0.2}
+    for busy, idle in (("chat", "easy"), ("easy", "chat")):
+        other = ("--service", f"{zoo.target(idle)}:{shares['easy']}")
+        with stack.load(f"{zoo.target(busy)}:{shares['chat']}", SHARED_RPS, arguments=other) as load:
+            grown = SMALL if busy == "chat" else SECOND
+            eventually(lambda name=grown: stack.replicas(namespace)[name] >= 3, 90.0, f"{busy} has its replicas")
+            eventually(lambda: planners(stack, namespace, "zoo", "second") == {"Joint"}, 30.0, "joint plans")
+            load.wait_more(20)
+            done = load.finish()
+        assert done["failed"] == 0, done["errors"]
+    # One of each at first; two more for chat, those two gone, two more for easy.
+    check_cap(stack, namespace, CAP, changes=2 + 2 + 2 + 2)
 
 
 PLAN_SECONDS = 4 * POOL_INTERVAL_SECONDS

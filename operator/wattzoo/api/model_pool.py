@@ -180,7 +180,7 @@ class Scaling(ApiModel):
             "accuracy and latency that were promised; while something that it needs is unknown, PerVariant. "
             "PerVariant: replicas of each variant follow the load of its member."
         ),
-    ] = "PerVariant"
+    ] = "Joint"
     down_stabilization_seconds: Annotated[
         Integer,
         Field(ge=0, le=3600, description="Shrink only to the largest number wanted during the last so many seconds."),
