@@ -93,7 +93,7 @@ def render_manifests(alpha: float) -> list[dict[str, Any]]:
         "apiVersion": API,
         "kind": "ModelPool",
         "metadata": {"name": "zoo", "namespace": NAMESPACE},
-        "spec": {"servedModelName": "zoo", "members": members},
+        "spec": {"servedModelName": "zoo", "scaling": {"planner": "Joint", "reservePercent": 0}, "members": members},
     }
     return [*pools, *(render_profile(*place) for place in FIGURES), zoo, _render_service(alpha)]
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from wattzoo.cli.fleet_model import Fleet
 from wattzoo.cli.manifest_files import Manifests
 from wattzoo.cli.replay.cluster import Cluster, Pod
 from wattzoo.cli.replay.meters import Metered, Meters
-from wattzoo.model import Kind, Ref
+from wattzoo.model import Kind, Manifest, Ref
 from wattzoo.planning import FleetPlanner
 from wattzoo.reconcile import PLAN_INTERVALS, Reconciler
 from wattzoo.settings import LeaseSettings, PrometheusSettings, Settings
 from wattzoo.telemetry import Telemetry
+from wattzoo_policies.accuracy.ledger import Outcomes, ledger_from_body, ledger_to_body
+from wattzoo_policies.accuracy.state_text import read_state, write_state
 from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan, PlanProblem
 from wattzoo_policies.placement.signals import FleetDecision, FleetObservation
@@ -92,6 +95,22 @@ class Replay:
             snapshot, pools = self.cluster.snapshot(), set(self.marked)
 
 
+def forgive(status: Mapping[str, Any]) -> Manifest | None:
+    """Return a status to go on from in which nothing is owed or owned any more; None where there is none.
+
+    What the policy has learned of the members stays. An operator reads it as after a restart.
+    """
+    controller = dict(status.get("controller") or {})
+    policy, text = controller.get("policy"), controller.get("state")
+    if not isinstance(policy, str) or not isinstance(text, str):
+        return None
+    body = dict(read_state(policy, text))
+    ledger = ledger_from_body(body["ledger"])
+    members = dict.fromkeys(ledger.members, Outcomes())
+    body["ledger"] = ledger_to_body(replace(ledger, members=members, required=0.0, worst_deficit=None))
+    return {"controller": {**controller, "state": write_state(policy, body)}}
+
+
 class OperatorController:
     """Runs the operator of these manifests in the plant; see the module's text."""
 
@@ -127,7 +146,8 @@ class OperatorController:
         state.at_seconds = at_seconds
         cluster.follow(observation.variants, at_seconds)
         for name in state.meters.advance(observation, cluster, state.served_by, at_seconds):
-            cluster.renew(self._fleet.service_refs[name], None)
+            ref = self._fleet.service_refs[name]
+            cluster.renew(ref, forgive(cluster.status(ref)))
         before = state.plans
         asyncio.run(state.tick(operator))
         state.served_by = {name: tuple(own.serving) for name, own in cluster.replicas.items()}
