@@ -48,7 +48,7 @@ Manifest = dict[str, Any]
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T | None], timeout_seconds: float, what: str) -> T:
+def eventually(look: Callable[[], T | None], timeout_seconds: float = 60.0, what: str = "what is awaited") -> T:
     """The first true answer of `look`; after the deadline an AssertionError that says what was seen last."""
     deadline = time.monotonic() + timeout_seconds
     while True:

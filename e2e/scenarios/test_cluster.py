@@ -14,7 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,19 +22,10 @@ import pytest
 
 from e2e.cluster import Cluster, CommandError
 from e2e.cluster.kwok import DEFAULT_NODES, DRAINED_ANNOTATION, GPUS, LOADED_ANNOTATION
+from e2e.stack import eventually
 
 SERVER_PORT = 8000
 MEMBER_HEADER = "x-wattzoo-member"
-
-
-def eventually(condition: Callable[[], Any], timeout_seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        value = condition()
-        if value or time.monotonic() > deadline:
-            assert value, f"not within {timeout_seconds} s"
-            return value
-        time.sleep(0.1)
 
 
 def get(cluster: Cluster, *arguments: str) -> Any:
@@ -71,8 +62,7 @@ def running(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
         found: dict[str, Any] = get(cluster, "pod", name, "-n", namespace)
         return found if found["status"]["phase"] == "Running" else None
 
-    result: dict[str, Any] = eventually(look)
-    return result
+    return eventually(look)
 
 
 def query(cluster: Cluster, expression: str) -> list[dict[str, Any]]:
@@ -117,7 +107,7 @@ def test_gpu_pod_is_ready_only_when_its_model_is_loaded(cluster: Cluster, namesp
     found = running(cluster, namespace, "server")
     assert found["spec"]["nodeName"].startswith("l4-")
     assert found["status"]["podIP"].startswith("10.244.")
-    time.sleep(1)
+    time.sleep(1)  # that something does not happen takes time to see
     assert condition(get(cluster, "pod", "server", "-n", namespace), "Ready") == "False"
 
     cluster.kubectl("annotate", "pod", "server", "-n", namespace, f"{LOADED_ANNOTATION}=true")
@@ -322,7 +312,7 @@ def test_each_process_can_be_paused_killed_and_restarted_alone(cluster: Cluster,
     cluster.kill("kube-scheduler")
     eventually(lambda: not cluster.alive("kube-scheduler"))
     apply(cluster, pod(namespace, "waiting"))
-    time.sleep(1)
+    time.sleep(1)  # that something does not happen takes time to see
     assert "nodeName" not in get(cluster, "pod", "waiting", "-n", namespace)["spec"]
 
     cluster.restart("kube-scheduler")
