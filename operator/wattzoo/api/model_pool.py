@@ -162,6 +162,10 @@ class Member(ApiModel):
     ]
 
 
+PER_VARIANT_RESERVE_PERCENT = 30
+"""Reserve where none is declared and nothing is forecast."""
+
+
 class Scaling(ApiModel):
     """How replicas follow the load."""
 
@@ -186,11 +190,13 @@ class Scaling(ApiModel):
         Field(ge=0, le=3600, description="Shrink only to the largest number wanted during the last so many seconds."),
     ] = 300
     reserve_percent: Annotated[
-        Integer,
+        Annotated[Integer, Field(ge=0, le=500)] | None,
         Field(
-            ge=0, le=500, description="Capacity kept above the measured load, for what arrives while replicas start."
+            description="Capacity kept ready besides, for what arrives while replicas start. Joint adds it to the load "
+            "that may come within that time, which it forecasts; PerVariant to the measured load. Unset: 0 with Joint, "
+            "30 with PerVariant."
         ),
-    ] = 30
+    ] = None
     stale_after_seconds: Annotated[
         Integer, Field(ge=10, le=3600, description="Measurements older than this hold the replicas as they are.")
     ] = 120
@@ -216,6 +222,12 @@ class Scaling(ApiModel):
             "others stay resident, silent and ready, and wake at once. Disabled: all ready replicas take traffic."
         ),
     ] = "Enabled"
+
+    @property
+    def measured_reserve(self) -> float:
+        """Share of the measured load that PerVariant keeps ready besides."""
+        percent = PER_VARIANT_RESERVE_PERCENT if self.reserve_percent is None else self.reserve_percent
+        return percent / 100.0
 
 
 class ModelPoolSpec(ApiModel):

@@ -175,7 +175,7 @@ def make_controller(fleet: Fleet) -> JointController:
     A reserve counts where it is written: unset, the forecast's own error is what stands by.
     """
     window = max(float(scaling.down_stabilization_seconds) for scaling in fleet.scaling.values())
-    declared = [s.reserve_percent for s in fleet.scaling.values() if "reserve_percent" in s.model_fields_set]
+    declared = [scaling.reserve_percent or 0 for scaling in fleet.scaling.values()]
     parameters = JointParameters(down_stabilization_seconds=window, reserve_percent=float(max(declared, default=0)))
     return JointController(parameters, OURS)
 

@@ -135,7 +135,7 @@ def estimate_variant_demand(
 
     Without the gateway's counters the engines' own rate stands in: what is served now, where it is served.
     """
-    reserve = inputs.context.pool.spec.scaling.reserve_percent / 100.0
+    reserve = inputs.context.pool.spec.scaling.measured_reserve
     signals = inputs.estimate.signals
     by_variant: dict[VariantKey, float | None] = {}
     for member, demand in estimate_member_demand(inputs).items():

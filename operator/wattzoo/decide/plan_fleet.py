@@ -219,11 +219,8 @@ def _make_service(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> PlanService
 
 def declared_reserves(parts: Sequence[PlanPart]) -> dict[str, float]:
     """By service of the problem the reserve that its ModelPool declares, in percent of the high rate."""
-    return {
-        str(ref): float(part.context.pool.spec.scaling.reserve_percent)
-        for part in parts
-        for ref in part.context.services
-    }
+    percents = [(part, part.context.pool.spec.scaling.reserve_percent or 0) for part in parts]
+    return {str(ref): float(percent) for part, percent in percents for ref in part.context.services}
 
 
 def is_exceeded(part: PlanPart, plan: PoolPlan) -> bool:

@@ -32,7 +32,7 @@ def decide_pool(inputs: PoolInputs, memory: PoolMemory) -> tuple[PoolDecision, P
     variants = tuple(_demand(state, demand, bounds, inputs.estimate) for state in states.values())
     request, down = ReplicaRequest(inputs.at_seconds, variants), float(spec.scaling.down_stabilization_seconds)
     if inputs.plan is None:
-        history, plan = decide_replicas(memory.history, request, spec.scaling.reserve_percent / 100.0, down)
+        history, plan = decide_replicas(memory.history, request, spec.scaling.measured_reserve, down)
     else:
         history, plan = follow_plan(inputs, inputs.plan, memory.history, request, down)
     wished = {names[entry.variant]: entry for entry in plan.variants}
