@@ -91,10 +91,9 @@ def test_serving_replicas_are_never_fewer_than_the_work_needs(watched: Any) -> N
             assert decision.serving[name] <= now.ready
 
 
-def test_costly_replicas_are_full_or_silent() -> None:
-    demand = make_demand(draw_counts(480, 150.0))
-    filled = run_fluid(make_zoo(demand), JointController(), np.random.default_rng(2))
-    mixed = run_fluid(make_zoo(demand), JointController(JointParameters(fill=False)), np.random.default_rng(2))
+def test_costly_replicas_are_full_or_silent(watched: Any) -> None:
+    filled, _, scenario = watched
+    mixed = run_fluid(scenario, JointController(JointParameters(fill=False)), np.random.default_rng(2))
     assert filled.joules < mixed.joules
     assert min(filled.attainment, mixed.attainment) >= 0.99
     assert filled.accuracy_end >= 0.5
@@ -140,7 +139,7 @@ def test_unknown_rates_hold_and_a_service_never_seen_decides_nothing(watched: An
 
 
 def test_a_declared_reserve_stands_by() -> None:
-    demand = make_demand(draw_counts(240, 150.0))
+    demand = make_demand(draw_counts(80, 150.0))
     plain = run_fluid(make_zoo(demand), JointController(), np.random.default_rng(2))
     more = JointController(JointParameters(reserve_percent=300.0))
     held = run_fluid(make_zoo(demand), more, np.random.default_rng(2))
@@ -157,7 +156,7 @@ def test_a_reserve_that_does_not_fit_takes_no_accuracy_from_what_is_served(alpha
     """
     variants = [make_variant("small", 0), make_variant("large", 0, accelerators=2, **DEAR)]
     scenario = make_scenario(
-        make_demand([150.0] * 160), variants, accuracy=ACCURACY, alpha=alpha, warmup_steps=80, accelerators=8
+        make_demand([150.0] * 80), variants, accuracy=ACCURACY, alpha=alpha, warmup_steps=40, accelerators=8
     )
     parameters = JointParameters(reserve_percent=400.0)
     held = run_fluid(scenario, JointController(parameters), np.random.default_rng(2))
