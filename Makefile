@@ -23,8 +23,9 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml scripts/install.sh
 install: $(VENV)/.installed ## make .venv with everything that developing, testing and the demo need
 
 .PHONY: system
-system: ## check the system packages that the cluster harness needs; as root, install what is missing
+system: install ## check the system packages and rights that the cluster harness needs; as root, install what is missing
 	@scripts/system_packages.sh
+	@$(RUN) -m e2e.cluster check
 
 .PHONY: lock
 lock: install ## pin the dependencies of requirements/ with hashes again
@@ -68,7 +69,7 @@ e2e: install system cluster-build ## end-to-end tests on a real control plane
 	@PYTHONPATH=operator:policies:. scripts/e2e.sh $(BIN)/pytest
 
 .PHONY: test
-test: unit e2e ## all tests: unit and end-to-end
+test: system unit e2e ## all tests: unit and end-to-end
 
 .PHONY: bench-control
 bench-control: install ## the tables of the control laws on public data; DATA is the folder that holds it
@@ -91,7 +92,9 @@ bench-placement: install ## replicas, placement and packing on a day and on reco
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.placement --data $(DATA)
 
 .PHONY: presubmit
-presubmit: lint types imports verify test ## everything that a change must pass
+presubmit: system ## everything that a change must pass: the quick checks two at a time, then the end-to-end tests
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint types imports verify unit
+	@$(MAKE) --no-print-directory e2e
 
 
 

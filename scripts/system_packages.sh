@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The cluster harness needs a few system programs: name those that are missing; as root on Debian, install them.
 set -euo pipefail
-declare -A package=([unshare]=util-linux [nsenter]=util-linux [ip]=iproute2 [git]=git)
+declare -A package=([unshare]=util-linux [nsenter]=util-linux [mount]=mount [ip]=iproute2 [ps]=procps [git]=git)
 missing=()
 for program in "${!package[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || missing+=("${package[$program]}")

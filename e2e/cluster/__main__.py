@@ -1,4 +1,4 @@
-"""Command line of the harness: build, up, exec, run, kubeconfig, logs, status, down."""
+"""Command line of the harness: check, build, up, exec, run, kubeconfig, logs, status, down."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.console import Console
 from e2e.cluster.build import build as build_programs
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.namespace import Namespace
+from e2e.cluster.namespace import Namespace, unshare_command
 from e2e.cluster.paths import cache_dir, default_run_dir
 
 STALE_RUN_SECONDS = 3600.0
@@ -28,6 +28,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="A real contr
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="The run's folder, for several clusters at once.")]
 Command = Annotated[list[str], typer.Argument(help="What to run inside; put -- before it.")]
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command()
+def check() -> None:
+    """Say whether this user can start a cluster on this machine: tools and rights. Nothing is built or started."""
+    unshare_command()
 
 
 @app.command()

@@ -20,7 +20,7 @@ from e2e.cluster import init
 from e2e.cluster.errors import ClusterError, ComponentError, MissingRequirementError
 from e2e.cluster.paths import REPOSITORY_DIR
 
-REQUIRED_TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "mount": "util-linux", "ip": "iproute2"}
+REQUIRED_TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "mount": "mount", "ip": "iproute2"}
 APPARMOR_SWITCH = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 # Join in the caller's folder; `nsenter --wdns` would do it, but older releases lack it.
 CHANGE_FOLDER = 'cd "$0" && exec "$@"'
