@@ -25,6 +25,7 @@ from wattzoo.decisions import Capacity, ServiceLoad
 from wattzoo.model import Kind, Ref
 from wattzoo_policies.capacity.model import ReplicaModel, RequestShape
 from wattzoo_policies.placement.forecast import LEAST_RATIO, LEAST_SAMPLES, UNKNOWN_RATIO, WINDOW_STEPS
+from wattzoo_policies.placement.joint_demand import MOST_RAISE
 from wattzoo_policies.placement.joint_demand import ServiceLoad as ExpectedLoad
 
 AT = START_SECONDS
@@ -85,8 +86,9 @@ def test_a_gap_adds_nothing_and_is_no_zero() -> None:
 def test_a_forecast_begins_with_a_fixed_reserve_and_learns_its_own() -> None:
     young, old = observed([10.0]).services[CHAT].load, observed([10.0] * LEARNED).services[CHAT]
     assert young.rate_rps == pytest.approx(10.0)
-    assert young.high_rps == pytest.approx(10.0 * UNKNOWN_RATIO)
+    assert 10.0 * UNKNOWN_RATIO <= young.high_rps <= 10.0 * UNKNOWN_RATIO * MOST_RAISE
     assert old.next_ratio == LEAST_RATIO  # a load that never moved
+    assert observed([10.0]).services[CHAT].next_ratio is None
     # packing fills replicas to the knee over 1 + width; a plan, which fills them to .9 of it, must not bring fewer
     assert old.load.high_rps == pytest.approx(10.0 * 0.9 * (1.0 + STEADY_WIDTH))
 
@@ -116,7 +118,7 @@ def test_services_that_share_members_are_one_load() -> None:
     memory = observe_forecasts(both, estimate, ForecastMemory())
     (load,) = memory.state.loads.values()
     assert load.loads == pytest.approx((4.0,))  # 40/s * 100 tokens * 1 ms
-    assert memory.services[other].load.high_rps == pytest.approx(30.0 * UNKNOWN_RATIO)
+    assert memory.services[other].load.high_rps == pytest.approx(3.0 * memory.services[CHAT].load.high_rps)
     assert memory.services[other].group_rps == pytest.approx(40.0)
     half_known = replace(estimate, at_seconds=AT + 15.0, loads={CHAT: ServiceLoad(90.0), other: ServiceLoad()})
     after = observe_forecasts(both, half_known, memory)
@@ -156,7 +158,7 @@ def test_what_is_unknown_is_never_more_than_what_was_forecast() -> None:
     assert estimate_present_rps(estimate, PoolMemory(AT, forecasts=forecasts), CHAT) == pytest.approx(10.0)
 
 
-def forecast(next_rps: float, ratio: float, care: float, together: float | None = None) -> ServiceForecast:
+def forecast(next_rps: float, ratio: float | None, care: float, together: float | None = None) -> ServiceForecast:
     load = ExpectedLoad(next_rps, next_rps, next_rps, SHAPE)
     return ServiceForecast(load, ratio, care, next_rps if together is None else together)
 
@@ -169,6 +171,7 @@ def test_a_variant_keeps_free_the_forecasts_error_as_often_as_late_requests_have
     half = {CHAT: {LARGE: 500_000, replace(LARGE, member="small"): 500_000}}
     width = math.hypot(0.1, 2.0 * math.sqrt(0.5 / 150.0))
     assert estimate_coming_rps({CHAT: forecast(20.0, 1.1, 2.0)}, half, LARGE) == pytest.approx(10.0 * (1 + 2 * width))
+    assert estimate_coming_rps({CHAT: forecast(10.0, None, 1.0)}, whole, LARGE) is None
     assert estimate_coming_rps({}, whole, LARGE) is None
     assert estimate_coming_rps({}, {CHAT: {LARGE: 0}}, LARGE) == 0.0
 

@@ -73,14 +73,18 @@ def test_waiting_requests_wake_replicas_before_the_rate_is_known_to_be_higher() 
 
 
 def test_the_largest_need_of_the_last_interval_counts() -> None:
-    memory = PoolMemory(AT - 1000.0, needs={LARGE: ((AT - 20.0, 5), (AT - 10.0, 4))})
     spec = inputs_of(make_state(LARGE, 5), 5.0)
+    needs = {LARGE: ((AT - 20.0, 5), (AT - 10.0, 4))}
+    memory = PoolMemory(AT - 1000.0, needs=needs, packed_for=spec.live)
     pool = spec.context.pool.spec
     waiting = pool.model_copy(update={"scaling": pool.scaling.model_copy(update={"down_stabilization_seconds": 300})})
     context = replace(spec.context, pool=spec.context.pool.model_copy(update={"spec": waiting}))
     packed, after = decide_packing(replace(spec, context=context), {LARGE: 5}, running(make_state(LARGE, 5)), memory)
     assert packed[LARGE].serving == 4
     assert [number for _, number in after.needs[LARGE]] == [4, 1]
+    moved = replace(memory, packed_for={})  # what was needed for other weights says nothing
+    packed, _ = decide_packing(replace(spec, context=context), {LARGE: 5}, running(make_state(LARGE, 5)), moved)
+    assert packed[LARGE].serving == 1
 
 
 def test_unknown_load_lets_all_serve() -> None:

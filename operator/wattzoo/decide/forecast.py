@@ -18,7 +18,7 @@ from wattzoo.decide.memory import ForecastMemory, PoolEstimate, PoolMemory, Serv
 from wattzoo.model import Ref, VariantKey
 from wattzoo_policies.capacity.model import RequestShape
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
-from wattzoo_policies.placement.forecast import UNKNOWN_RATIO
+from wattzoo_policies.placement.forecast import LEAST_SAMPLES, UNKNOWN_RATIO, LoadMemory
 from wattzoo_policies.placement.joint_demand import (
     FIRST_CARE,
     ROUTE_DEVIATIONS,
@@ -63,7 +63,7 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
             care[group.key] = learn_care(care.get(group.key, FIRST_CARE), group, observation, sized)
     forecasts: dict[str, ServiceForecast] = {}
     for group in groups:
-        forecasts |= _forecast_group(group, sized, care.get(group.key, FIRST_CARE), now)
+        forecasts |= _forecast_group(group, sized, care.get(group.key, FIRST_CARE), loads[group.key], now)
     care = {key: value for key, value in care.items() if key in loads}
     names = {str(ref): ref for ref in context.services}
     return ForecastMemory(
@@ -74,7 +74,7 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
 
 
 def _forecast_group(
-    group: Group, memories: Mapping[str, ServiceMemory], care: float, at_seconds: float
+    group: Group, memories: Mapping[str, ServiceMemory], care: float, past: LoadMemory, at_seconds: float
 ) -> dict[str, ServiceForecast]:
     loads = estimate_loads(
         group,
@@ -86,7 +86,9 @@ def _forecast_group(
         fill=KNEE_SHARE,
     )
     together = sum(load.next_rps for load in loads.values())
-    return {name: ServiceForecast(load, group.next_ratio, care, together) for name, load in loads.items()}
+    is_learned = any(expected.errors.samples >= LEAST_SAMPLES for expected in past.following)
+    ratio = group.next_ratio if is_learned else None
+    return {name: ServiceForecast(load, ratio, care, together) for name, load in loads.items()}
 
 
 def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObservation:
@@ -200,20 +202,19 @@ def estimate_coming_rps(
 
     What is expected, widened by the forecast's own error and by chance, as many times as late requests have taught:
     each request draws its route alone, so of k expected ones at share p the count has the variance k (1 - p). None
-    while nothing is forecast for a service that may reach it.
+    while the error of a service that may reach it is not known.
     """
-    expected, used = 0.0, None
+    expected, together, ratio, care = 0.0, 0.0, 1.0, 0.0
     for ref, weights in live.items():
         share = weights.get(key, 0) / max(1, sum(weights.values()))
         if share == 0.0:
             continue
         forecast = forecasts.get(ref)
-        if forecast is None:
+        if forecast is None or forecast.next_ratio is None:
             return None
-        used = forecast
+        together, ratio, care = forecast.group_rps, forecast.next_ratio, forecast.care  # one group: they share members
         expected += share * forecast.load.next_rps
-    if used is None or expected <= 0.0:
+    if expected <= 0.0:
         return 0.0
-    count, total = SAMPLE_SECONDS * expected, SAMPLE_SECONDS * used.group_rps
-    chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - count / total) / count)
-    return expected * widen(used.next_ratio, chance, used.care)
+    chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - expected / together) / (SAMPLE_SECONDS * expected))
+    return expected * widen(ratio, chance, care)

@@ -60,12 +60,12 @@ class ServiceForecast:
     """What one service may send, as of the last sample.
 
     next_ratio: what the coming interval's load of its group (the services that share members with it) rarely exceeds,
-    over what is expected. care: how many times that error serving replicas keep free. group_rps: expected of the whole
-    group in the coming interval.
+    over what is expected; None until enough was seen. care: how many times that error serving replicas keep free.
+    group_rps: expected of the whole group in the coming interval.
     """
 
     load: ExpectedLoad
-    next_ratio: float
+    next_ratio: float | None
     care: float
     group_rps: float
 
@@ -86,9 +86,10 @@ class PoolMemory:
     rates: recent requests per second by service. first_at_seconds: when this process first saw it. pending: lower
     wishes of the last pass, which act only if the next one agrees. zero_since_seconds: since when no route sends
     anything to a variant. unused_since_seconds: the same for servers that left the spec. silent_since_seconds: since
-    when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant. shortages:
-    variants whose accelerators do not come. forecasts: what its services may send. planned: replicas by variant that a
-    joint plan leaves, empty without one; traffic moves within what they carry before the others go.
+    when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant, for the live weights
+    `packed_for`. shortages: variants whose accelerators do not come. forecasts: what its services may send. planned:
+    replicas by variant that a joint plan leaves, empty without one; traffic moves within what they carry before the
+    others go.
     """
 
     first_at_seconds: float
@@ -102,6 +103,7 @@ class PoolMemory:
     unused_since_seconds: Mapping[Ref, float] = field(default_factory=dict)
     silent_since_seconds: Mapping[str, float] = field(default_factory=dict)
     needs: Mapping[VariantKey, tuple[tuple[float, int], ...]] = field(default_factory=dict)
+    packed_for: Mapping[Ref, Mapping[VariantKey, int]] = field(default_factory=dict)
     shortages: Mapping[VariantKey, Shortage] = field(default_factory=dict)
     forecasts: ForecastMemory = field(default_factory=ForecastMemory)
     estimate: PoolEstimate | None = None

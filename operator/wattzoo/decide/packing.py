@@ -23,7 +23,7 @@ from wattzoo_policies.placement.packing import decide_serving
 
 ENABLED, ACT = "Enabled", "Act"
 MARGIN = 0.05
-"""While nothing is forecast: kept free besides the tenth of the knee that a capacity leaves, as rates are counts."""
+"""While a forecast's error is unknown: kept free besides the tenth of the knee that a capacity leaves."""
 BACKLOG_SECONDS = 10.0
 """Waiting requests wake enough to be worked off within this time: silent replicas need no start."""
 SILENCE_SECONDS = 14.0
@@ -104,6 +104,7 @@ def decide_packing(
 ) -> tuple[dict[VariantKey, VariantPacking], PoolMemory]:
     """Pods to flip of every variant, for the replicas just decided; the memory holds what was needed lately."""
     window = min(SILENCE_SECONDS, float(inputs.context.pool.spec.scaling.down_stabilization_seconds))
+    known = memory.needs if inputs.live == memory.packed_for else {}  # what other weights needed says nothing
     packed, needs = {}, {}
     for state in inputs.context.states:
         if not is_packed(inputs, state) or state.key not in replicas:
@@ -111,13 +112,13 @@ def decide_packing(
             continue
         limit = _limit(state, replicas[state.key], memory)
         needed = _needed(inputs, state, limit)
-        past = [row for row in memory.needs.get(state.key, ()) if inputs.at_seconds - row[0] <= window]
+        past = [row for row in known.get(state.key, ()) if inputs.at_seconds - row[0] <= window]
         needs[state.key] = (*past, (inputs.at_seconds, needed))
         largest = max(number for _, number in needs[state.key])
         if inputs.at_seconds - memory.first_at_seconds < window:  # what was needed before this process is not known
             largest = max(largest, len(state.serving))
         packed[state.key] = _flip(state, min(largest, limit), index, inputs.context.ref.namespace)
-    return packed, replace(memory, needs=needs)
+    return packed, replace(memory, needs=needs, packed_for=inputs.live)
 
 
 def _own_silent(state: VariantState) -> tuple[str, ...]:
