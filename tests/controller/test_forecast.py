@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.builders import START_SECONDS, make_llm_service, make_pod_series, make_telemetry
@@ -23,10 +24,12 @@ from wattzoo.decide.memory import ForecastMemory, PoolEstimate, PoolMemory, Serv
 from wattzoo.decide.packing import decide_packing
 from wattzoo.decisions import Capacity, ServiceLoad
 from wattzoo.model import Kind, Ref
-from wattzoo_policies.capacity.model import ReplicaModel, RequestShape
-from wattzoo_policies.placement.forecast import LEAST_RATIO, LEAST_SAMPLES, UNKNOWN_RATIO, WINDOW_STEPS
+from wattzoo_policies.capacity.model import LatencyTarget, ReplicaModel, RequestShape
+from wattzoo_policies.placement.forecast import LEAST_SAMPLES, UNKNOWN_RATIO, WINDOW_STEPS
+from wattzoo_policies.placement.joint import JointController
 from wattzoo_policies.placement.joint_demand import MOST_RAISE
 from wattzoo_policies.placement.joint_demand import ServiceLoad as ExpectedLoad
+from wattzoo_policies.placement.signals import FleetObservation, FleetPool, FleetService, FleetVariant
 
 AT = START_SECONDS
 MODEL = ReplicaModel(
@@ -45,8 +48,6 @@ MODEL = ReplicaModel(
 """100 output tokens are .1 s of a replica: a request per second is a load of .1."""
 SHAPE = RequestShape(200.0, 100.0)
 LEARNED = LEAST_SAMPLES + WINDOW_STEPS + 1
-STEADY_WIDTH = math.hypot(LEAST_RATIO - 1.0, 2.0 / math.sqrt(150.0))
-"""Ten requests per second are 150 in a step: two standard deviations of their count, and the least error."""
 
 
 def seen_at(at_seconds: float, rps: float | None) -> tuple[PoolContext, PoolEstimate]:
@@ -87,10 +88,24 @@ def test_a_forecast_begins_with_a_fixed_reserve_and_learns_its_own() -> None:
     young, old = observed([10.0]).services[CHAT].load, observed([10.0] * LEARNED).services[CHAT]
     assert young.rate_rps == pytest.approx(10.0)
     assert 10.0 * UNKNOWN_RATIO <= young.high_rps <= 10.0 * UNKNOWN_RATIO * MOST_RAISE
-    assert old.next_ratio == LEAST_RATIO  # a load that never moved
     assert observed([10.0]).services[CHAT].next_ratio is None
-    # packing fills replicas to the knee over 1 + width; a plan, which fills them to .9 of it, must not bring fewer
-    assert old.load.high_rps == pytest.approx(10.0 * 0.9 * (1.0 + STEADY_WIDTH))
+    assert old.next_ratio is not None
+    assert 1.0 < old.next_ratio < 1.1  # a load that never moved
+    assert 10.0 < old.load.high_rps < 10.0 * UNKNOWN_RATIO
+
+
+def test_it_is_what_the_simulated_controller_learns_from_the_same_rates() -> None:
+    rates = list(np.random.default_rng(3).gamma(20.0, 0.5, 70))
+    controller = JointController()
+    state = controller.initial_state()
+    pool, variant = FleetPool("h100", 8), FleetVariant("large/h100", "large", "h100", MODEL, 1, 1, 1)
+    for step, rps in enumerate(rates):
+        service = FleetService(str(CHAT), 0.5, ("large",), LatencyTarget(), rps, SHAPE, 0.0, 0.0, {"large": 0.9})
+        seen = FleetObservation(AT + 15.0 * step, 15.0, (pool,), (variant,), (service,))
+        state, _ = controller.decide(state, seen, np.random.default_rng(0))
+    memory = observed([float(rps) for rps in rates])
+    assert memory.state.loads == state.loads
+    assert memory.state.care == state.care
 
 
 def test_sizes_count_like_numbers() -> None:
@@ -125,9 +140,11 @@ def test_services_that_share_members_are_one_load() -> None:
     assert after.state.loads == memory.state.loads  # a part is not the whole
 
 
-def test_a_service_without_requests_is_forecast_too() -> None:
-    load = observed([0.0] * 3).services[CHAT].load
-    assert (load.rate_rps, load.next_rps, load.high_rps) == (0.0, 0.0, 0.0)
+def test_learning_begins_with_the_first_request_and_silence_counts_from_then_on() -> None:
+    assert observed([0.0] * 3) == ForecastMemory()
+    assert observed([0.0, 0.0, 10.0]).state == observed([10.0]).state
+    assert samples(observed([0.0, 10.0, 0.0, 0.0])) == 3
+    assert observed([10.0, 0.0]).services[CHAT].load.next_rps == pytest.approx(5.0)
 
 
 def rates_of(
@@ -140,7 +157,7 @@ def rates_of(
 
 def test_a_plan_is_for_the_forecast_and_never_for_less_than_there_is() -> None:
     forecasts = observed([10.0] * LEARNED)
-    high = 10.0 * 0.9 * (1.0 + STEADY_WIDTH)
+    high = forecasts.services[CHAT].load.high_rps
     assert rates_of(forecasts, ServiceLoad(9.0)) == pytest.approx((10.0, high))
     assert rates_of(forecasts, ServiceLoad(50.0)) == pytest.approx((10.0, 50.0))
     assert rates_of(ForecastMemory(), ServiceLoad(9.0)) == pytest.approx((9.0, 9.0 * UNKNOWN_RATIO))
@@ -148,7 +165,7 @@ def test_a_plan_is_for_the_forecast_and_never_for_less_than_there_is() -> None:
 
 def test_where_requests_wait_the_recent_peak_and_the_backlog_count() -> None:
     forecasts, past = observed([10.0] * LEARNED), ((AT + 80.0, 30.0), (AT + 95.0, 12.0))
-    assert rates_of(forecasts, ServiceLoad(9.0), 0.0, past)[1] < 12.0
+    assert rates_of(forecasts, ServiceLoad(9.0), 0.0, past)[1] < 13.0
     assert rates_of(forecasts, ServiceLoad(9.0), 60.0, past)[1] == pytest.approx(30.0 + 60.0 / BACKLOG_SECONDS)
 
 

@@ -44,22 +44,23 @@ REPAY_SECONDS = 60.0
 def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: ForecastMemory) -> ForecastMemory:
     """The memory with one more sample where it is time for one, and what follows for every service.
 
-    A group of services of which one rate is unknown gets no sample; its last forecast stays.
+    A group of services of which one rate is unknown gets no sample; its last forecast stays. The first request is where
+    learning begins: a jump from the silence before it would be an error that says nothing.
     """
     now, before = estimate.at_seconds, memory.at_seconds
     if before is not None and 0.0 <= now - before < SAMPLE_SECONDS - EARLY_SECONDS:
         return memory
     observation = make_observation(context, estimate)
-    if all(service.rate_rps is None for service in observation.services):
+    rates = {service.name: service.rate_rps for service in observation.services}
+    if all(rate is None for rate in rates.values()) or (not memory.state.loads and not any(rates.values())):
         return memory
     state = memory.state
     seen = observe_services(state, observation, REPAY_SECONDS)
     sized = {name: _with_size(context, estimate, name, one) for name, one in seen.items()}
     groups, loads = estimate_groups(observation, group_services(observation, sized), sized, state.loads)
-    known = {service.name: service.rate_rps is not None for service in observation.services}
     care = dict(state.care)
     for group in groups:
-        if all(known[service.name] for service in group.services):
+        if all(rates[service.name] is not None for service in group.services):
             care[group.key] = learn_care(care.get(group.key, FIRST_CARE), group, observation, sized)
     forecasts: dict[str, ServiceForecast] = {}
     for group in groups:
