@@ -62,6 +62,7 @@ class Pod:
 class Replicas:
     """The pods of one variant's Deployment: those that stay, oldest first, and those that leave."""
 
+    pool: Ref
     deployment: Ref
     service: str
     staying: list[Pod] = field(default_factory=list)
@@ -99,6 +100,7 @@ class Cluster:
         self.replicas: dict[str, Replicas] = {}
         self._by_deployment: dict[Ref, Replicas] = {}
         self._pods: dict[tuple[str, str], Pod] = {}
+        self._changed: set[Ref] = set()
         self._at_seconds = 0.0
         self._deploy(found, fleet)
 
@@ -113,7 +115,7 @@ class Cluster:
             adopted = None if variant.workload_ref is None else Ref(pool.namespace, variant.workload_ref.name)
             if adopted is not None:
                 self._objects[Kind.DEPLOYMENT][adopted] = _adopted(found, adopted, variant)
-            self.replicas[name] = Replicas(adopted or own, own.name)
+            self.replicas[name] = Replicas(pool, adopted or own, own.name)
             self._by_deployment[adopted or own] = self.replicas[name]
         for ref in dict.fromkeys(pool for pool, _ in fleet.keys.values()):
             parsed: ModelPool = found.model_pools[ref]
@@ -147,6 +149,12 @@ class Cluster:
             for pod in own.leaving[: max(0, len(own.leaving) - variant.terminating)]:
                 own.leaving.remove(pod)
                 del self._pods[own.deployment.namespace, pod.name]
+
+    def take_changed(self) -> frozenset[Ref]:
+        """ModelPools of pods that changed since the last call: what events would have marked."""
+        changed = frozenset(self._changed)
+        self._changed.clear()
+        return changed
 
     def weights(self, service: Ref) -> dict[str, int]:
         """Weights of a service's live route by the name of the backend; empty without a route."""
@@ -220,11 +228,14 @@ class Cluster:
         meta = {**pod.manifest["metadata"]}
         meta["labels"] = {**meta["labels"], **item.body["metadata"]["labels"]}
         pod.manifest = {**pod.manifest, "metadata": meta}
+        self._changed |= {own.pool for own in self.replicas.values() if pod in own.staying}
         return WriteResult(item, WriteState.WRITTEN, live=pod.manifest)
 
     def _scale(self, own: Replicas, wanted: int) -> None:
         """Do what a Deployment's controller does at once: new pods start, surplus ones go or begin to end."""
         deployment = self._objects[Kind.DEPLOYMENT][own.deployment]
+        if len(own.staying) != wanted:
+            self._changed.add(own.pool)
         while len(own.staying) > wanted:
             pod = min(reversed(own.staying), key=lambda one: (one.ready, one.ready and one.serving))
             own.staying.remove(pod)

@@ -33,8 +33,8 @@ from wattzoo_policies.placement.solve import solve_plan
 
 EPOCH_SECONDS = 1_700_000_000.0
 """What the first counted step is on the operator's clock: timestamps must not be before 1970."""
-MAX_ROUNDS = 3
-"""Rounds of passes in one step: what is due, what a new plan marks, what new weights mark."""
+MAX_ROUNDS = 8
+"""Rounds of passes in one step: first what is due, then what a new plan, new weights or changed pods mark."""
 
 
 @dataclass(slots=True)
@@ -82,17 +82,19 @@ class Replay:
     async def tick(self, operator: Reconciler) -> None:
         """Run all passes of a step."""
         snapshot, telemetry = self.cluster.snapshot(), self.meters.snapshot()
-        pools, services = set(snapshot.model_pools), set(snapshot.llm_services)
+        pools, services = frozenset(snapshot.model_pools), set(snapshot.llm_services)
         for _ in range(MAX_ROUNDS):
             self.marked.clear()
+            self.cluster.take_changed()
             for ref in sorted(pools):
                 await operator.reconcile_pool(ref, snapshot, telemetry)
             for ref in sorted(services):
                 await operator.reconcile_service(ref, snapshot, telemetry)
             await operator.planner.wait()
-            if not self.marked:
+            pools = frozenset(self.marked) | self.cluster.take_changed()
+            if not pools:
                 return
-            snapshot, pools = self.cluster.snapshot(), set(self.marked)
+            snapshot = self.cluster.snapshot()
 
 
 def forgive(status: Mapping[str, Any]) -> Manifest | None:
