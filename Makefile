@@ -12,7 +12,7 @@ RUN := PYTHONPATH=operator:policies:. $(BIN)/python
 
 .PHONY: help
 help: ## show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 
 
@@ -61,7 +61,7 @@ verify: install ## fail when a generated file differs from what the code says
 	$(RUN) scripts/generate.py --check
 
 .PHONY: unit
-unit: install ## unit tests alone: seconds, no network, no cluster
+unit: install ## unit tests alone: two minutes, no network, no cluster
 	$(BIN)/pytest tests
 
 .PHONY: e2e
