@@ -307,6 +307,7 @@ SOURCES = [
     "  three rows of prompt 8,192 on Llama-2-70B say .17 to .18 of TDP, less than an idle A100 with a model loaded;",
     "  they stay in, and make the worst row and the low share in band.",
 ]
+NEEDED = ("energy_mlenergy.csv", "energy_h100_decode.csv", "energy_h200_decode.csv", "energy_splitwise.csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -315,6 +316,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the public files")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/capacity.md"))
     options = parser.parse_args(arguments)
+    missing = [name for name in NEEDED if not (options.data / name).is_file()]
+    if missing:
+        parser.error(f"{options.data} has no {', '.join(missing)}: what they are stands at the end of {options.out}")
     data: Path = options.data
     tables = {
         "H100, ML.ENERGY": read_chat(data, "H100"),

@@ -366,6 +366,12 @@ SOURCES = [
     "- gsm8k: four 6B and 175B models (openai/grade-school-math, MIT), relative cost = parameters x characters of",
     "  output: `gsm8k_6b_175b.parquet`.",
 ]
+NEEDED = (
+    "mmlupro_outcomes.parquet",
+    "mmlupro_requests.parquet",
+    "routellm_mixtral_gpt4.parquet",
+    "gsm8k_6b_175b.parquet",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -376,6 +382,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=2000, help="of the calibration")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/control.md"))
     options = parser.parse_args(arguments)
+    missing = [name for name in NEEDED if not (options.data / name).is_file()]
+    if missing:
+        parser.error(f"{options.data} has no {', '.join(missing)}: what they are stands at the end of {options.out}")
     page = render_report(options.data, options.seeds, options.runs)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(page, encoding="utf-8")
