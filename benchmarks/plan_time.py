@@ -202,8 +202,8 @@ def _head(seed: int) -> list[str]:
     return [
         "# Plan time",
         "",
-        f"Commit {read_commit()}; seed {seed}; source: random zoos of `benchmarks/plan_instances.py` (no data files).",
-        f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start, "
+        f"Written by `make bench-plan`. Commit {read_commit()}, seed {seed}: random zoos of `benchmarks/plan_instances.py`",
+        f"on {platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start, "
         f"Python {platform.python_version()}, SciPy {scipy.__version__}. MIP gap asked for: 1 %.",
         "",
         "Gap: the plan's objective above the bound proven for the whole program (mean / largest, instances); it also",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commit import read_commit
 from e2e.cluster import Cluster
 from e2e.cluster.programs import ENVOY_VERSION, PROGRAMS
 from e2e.demo import settings
@@ -111,13 +111,3 @@ def describe_run(cluster: Cluster, run: settings.Run) -> dict[str, Any]:
             "kubernetes": next(program.version for program in PROGRAMS if program.name == "control-plane"),
         },
     }
-
-
-def read_commit() -> str:
-    """Return the commit of the tree, with `+` when files differ from it; `unknown` outside a repository."""
-    command = ["git", "-C", str(settings.REPOSITORY)]
-    head = subprocess.run([*command, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode != 0:
-        return "unknown"
-    changed = subprocess.run([*command, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -21,11 +21,12 @@ from e2e.demo.observer import Prometheus, RunObserver
 from e2e.demo.recording import Moment
 from e2e.demo.scene import Scene
 from e2e.demo.table import Display
+from e2e.demo.views import scalar
 
 LOOK_EVERY_SECONDS = 1.0
 FIGURES_EVERY = 3
 LOAD_STATUS_URL = "http://10.96.255.1:9500/summary"
-LAST_SCRAPES_SECONDS = 6.0
+SCRAPE_TIMEOUT_SECONDS = 30.0
 
 
 class DemoError(Exception):
@@ -89,6 +90,12 @@ def watch(cluster: Cluster, observer: RunObserver, display: Display) -> tuple[Mo
     return tuple(moments)
 
 
+def read_since(prometheus: Prometheus, unix_seconds: float) -> bool:
+    """Whether Prometheus has read every GPU exporter and model server since."""
+    oldest = scalar(prometheus.query('min(timestamp(up{job=~"dcgm|pods"}))'))
+    return oldest is not None and oldest > unix_seconds
+
+
 def drive(cluster: Cluster, run: settings.Run, work_dir: Path, console: Console) -> None:
     """Run the demo and save its recording."""
     scene = Scene(cluster, run, work_dir, console)
@@ -108,7 +115,9 @@ def drive(cluster: Cluster, run: settings.Run, work_dir: Path, console: Console)
     targets = dict.fromkeys(settings.SERVICES, settings.TARGET)
     with Display(console, targets, run.load_seconds) as display:
         moments = watch(cluster, observer, display)
-    time.sleep(LAST_SCRAPES_SECONDS)
+    ended = time.time()
+    last_counts = "Prometheus has read what GPUs and model servers counted last"
+    cluster.wait_until(lambda: read_since(observer.prometheus, ended), SCRAPE_TIMEOUT_SECONDS, last_counts)
     with scene.step("recording collected from clients, Prometheus and the audit log"):
         collect(cluster, observer, moments, steady_window, run, work_dir).save(work_dir / "recording.json")
 
