@@ -202,7 +202,7 @@ def _head(seed: int) -> list[str]:
     return [
         "# Plan time",
         "",
-        f"Written by `make bench-plan`. Commit {read_commit()}, seed {seed}: random zoos of `benchmarks/plan_instances.py`",
+        f"Written by `make bench-plan`. Commit {read_commit()}, seed {seed}; zoos of `benchmarks/plan_instances.py`",
         f"on {platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start, "
         f"Python {platform.python_version()}, SciPy {scipy.__version__}. MIP gap asked for: 1 %.",
         "",
