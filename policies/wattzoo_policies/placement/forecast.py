@@ -8,6 +8,10 @@ bound is its value times a quantile of (what came / what was expected), for the 
 the share of requests, not of intervals, is promised to somebody. The expectation whose bound has been lower on average
 is believed. A product, not a sum: errors grow with the load.
 
+Two corrections of what errors of the past cannot know. A rise over the window that is larger than rises usually are is
+no chance: what it is larger by goes on (`RISE_POWER`), or a ramp, which is rare, is always met too late. And nothing
+far above the largest load of the last hours is expected, whatever a quantile of few samples says.
+
 Loads are of all services that share members, in replica-seconds per second of one reference variant, so that sizes of
 requests count like their number. Errors are kept as histograms that forget; the memory is about a kilobyte.
 """
@@ -29,11 +33,18 @@ LEAST_SAMPLES = 40
 MEMORY_STEPS = 960
 HIGH_QUANTILE = 0.90
 NEXT_QUANTILE = 0.97
+RISE_QUANTILE = 0.90
+"""Rises over the window up to this quantile are taken for chance."""
+RISE_POWER = 1.5
+"""A start takes a window; to be ready for the end of a plan's life too, a rise is carried on for half of one more."""
+MOST_USUAL_RISE = 2.0
+MOST_OVER_LARGEST = 1.5
 LARGEST = 3
 
 _FIRST_EDGE = 0.5
 _GROWTH = 1.03
 _BINS = 100
+_LAST_EDGE = _FIRST_EDGE * _GROWTH ** (_BINS - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,7 @@ class Expectation:
         bound = self.bound(value, quantile)
         mean = self.mean_bound
         if bound is not None:
+            bound = min(bound, value * _LAST_EDGE)
             mean = bound if mean is None else mean + (bound - mean) / MEMORY_STEPS
         return replace(self, values=(*self.values, value), mean_bound=mean)
 
@@ -107,7 +119,10 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class LoadMemory:
-    """All that is remembered of one load: averages, the last loads and averages, and four expectations."""
+    """All that is remembered of one load: averages, the last loads and averages, and four expectations.
+
+    rises: of the average over a window. largest: load, fading over `MEMORY_STEPS`. mean: over as many of `steps`.
+    """
 
     level: float | None = None
     next_level: float | None = None
@@ -115,19 +130,30 @@ class LoadMemory:
     levels: tuple[float, ...] = ()
     lead: tuple[Expectation, Expectation] = (Expectation(), Expectation())
     following: tuple[Expectation, Expectation] = (Expectation(), Expectation())
+    rises: ErrorHistogram = field(default_factory=ErrorHistogram)
+    largest: float = 0.0
+    mean: float = 0.0
+    steps: int = 0
+
+    @property
+    def weight(self) -> float:
+        """Return the last load over the mean one: how much of all requests the last interval stands for."""
+        return self.loads[-1] / self.mean if self.loads and self.mean > 0.0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoadForecast:
     """level: what is expected. high: to be ready for within the lead.
 
-    next_load, next_high: the coming interval's expectation and what it rarely exceeds.
+    next_load, next_high: the coming interval's expectation and what it rarely exceeds. next_base: what the latter is a
+    multiple of: the expectation, or the peak where that is believed.
     """
 
     level: float
     high: float
     next_load: float
     next_high: float
+    next_base: float
 
 
 def observe_load(memory: LoadMemory, load: float) -> LoadMemory:
@@ -138,12 +164,17 @@ def observe_load(memory: LoadMemory, load: float) -> LoadMemory:
     next_level = load if memory.next_level is None else memory.next_level + NEXT_WEIGHT * (load - memory.next_level)
     loads = (*memory.loads, load)[-PEAK_STEPS:]
     levels = (*memory.levels, level)[-WINDOW_STEPS - 1 :]
-    largest = sorted(loads[-WINDOW_STEPS:])[-LARGEST:]
-    came = sum(largest) / len(largest)
-    peak = max(loads)
+    highest = sorted(loads[-WINDOW_STEPS:])[-LARGEST:]
+    came = sum(highest) / len(highest)
+    peak = max(loads) if len(loads) == PEAK_STEPS else 0.0  # a peak of less than all its steps is no sample
     lead = _move(memory.lead, came, WINDOW_STEPS, (_with_trend(level, levels), peak), HIGH_QUANTILE)
     following = _move(memory.following, load, 1, (next_level, peak), NEXT_QUANTILE)
-    return LoadMemory(level, next_level, loads, levels, lead, following)
+    rise = _rise(levels)
+    rises = memory.rises if rise is None else memory.rises.add(rise)
+    largest = max(load, memory.largest * (1.0 - 1.0 / MEMORY_STEPS))
+    steps = min(memory.steps + 1, MEMORY_STEPS)
+    mean = memory.mean + (load - memory.mean) / steps
+    return LoadMemory(level, next_level, loads, levels, lead, following, rises, largest, mean, steps)
 
 
 def forecast_load(memory: LoadMemory) -> LoadForecast | None:
@@ -151,9 +182,15 @@ def forecast_load(memory: LoadMemory) -> LoadForecast | None:
     if memory.level is None or memory.next_level is None:
         return None
     peak = max(memory.loads)
-    high = _believed(memory.lead, (_with_trend(memory.level, memory.levels), peak), HIGH_QUANTILE)
-    next_high = _believed(memory.following, (memory.next_level, peak), NEXT_QUANTILE)
-    return LoadForecast(memory.level, max(high, memory.next_level), memory.next_level, next_high)
+    most = MOST_OVER_LARGEST * max(memory.largest, peak)
+    expected = _with_trend(memory.level, memory.levels)
+    _, high = _believed(memory.lead, (expected, peak), HIGH_QUANTILE, most)
+    high = min(high * _unusual_rise(memory) ** RISE_POWER, most)
+    base, next_high = _believed(memory.following, (memory.next_level, peak), NEXT_QUANTILE, most)
+    next_high = min(next_high, most)
+    return LoadForecast(
+        memory.level, max(high, memory.next_level), memory.next_level, next_high, min(base, next_high / LEAST_RATIO)
+    )
 
 
 def _move(
@@ -163,15 +200,42 @@ def _move(
     return level, peak
 
 
-def _believed(pair: tuple[Expectation, Expectation], values: tuple[float, float], quantile: float) -> float:
-    """Return the bound of the expectation whose bounds have been lower; a fixed reserve until something is known."""
+def _believed(
+    pair: tuple[Expectation, Expectation], values: tuple[float, float], quantile: float, most: float
+) -> tuple[float, float]:
+    """Return value and bound of the expectation whose bounds have been lower.
+
+    Until one is known: a fixed reserve on the level, or the peak if that is more; where the level has been judged and
+    says nothing, `most`.
+    """
     known = []
     for expectation, value in zip(pair, values, strict=True):
         bound = expectation.bound(value, quantile)
         if bound is not None and math.isfinite(bound) and expectation.mean_bound is not None:
-            known.append((expectation.mean_bound, bound))
-    return min(known)[1] if known else UNKNOWN_RATIO * values[0]
+            known.append((expectation.mean_bound, value, bound))
+    if known:
+        _, value, bound = min(known)
+        return value, bound
+    level, peak = values
+    is_judged = pair[0].errors.samples >= LEAST_SAMPLES
+    return level, most if is_judged else max(UNKNOWN_RATIO * level, peak)
 
 
 def _with_trend(level: float, levels: Sequence[float]) -> float:
     return level + TREND_SHARE * max(0.0, level - levels[0]) if levels else level
+
+
+def _rise(levels: Sequence[float]) -> float | None:
+    """Return the average over what it was a window ago; `None` while that is not known."""
+    return levels[-1] / levels[0] if len(levels) > WINDOW_STEPS and levels[0] > 0.0 else None
+
+
+def _unusual_rise(memory: LoadMemory) -> float:
+    """Return by what factor the present rise exceeds what rises usually are; 1 when it does not.
+
+    Where the average often doubles within a window, in bursts between silence, its rise says nothing.
+    """
+    rise, usual = _rise(memory.levels), memory.rises.quantile(RISE_QUANTILE)
+    if rise is None or usual is None or usual > MOST_USUAL_RISE:
+        return 1.0
+    return max(1.0, rise / max(LEAST_RATIO, usual))

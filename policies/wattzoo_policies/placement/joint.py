@@ -32,7 +32,6 @@ from wattzoo_policies.placement.joint_demand import (
     group_services,
     learn_care,
     observe_services,
-    widen,
 )
 from wattzoo_policies.placement.joint_state import JointState, KeptPlan, ServiceMemory
 from wattzoo_policies.placement.packing import serving_replicas
@@ -40,7 +39,14 @@ from wattzoo_policies.placement.problem import Plan, PlanProblem, PlanService, P
 from wattzoo_policies.placement.reserve import RESERVE_SLACK, solve_with_reserves
 from wattzoo_policies.placement.signals import FleetDecision, FleetObservation, FleetVariant
 from wattzoo_policies.placement.solve import solve_plan
-from wattzoo_policies.placement.target import REACH, decide_target, estimate_credit, known_accuracies
+from wattzoo_policies.placement.target import (
+    LEAST_REQUESTS,
+    PLAN_LEAST_REQUESTS,
+    REACH,
+    decide_target,
+    estimate_credit,
+    known_accuracies,
+)
 from wattzoo_policies.placement.weights import Weights, decide_weights
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
 
@@ -96,6 +102,7 @@ class _View:
                     margin=parameters.margin if is_plan else 0.0,
                     credit=estimate_credit(load.rate_rps, parameters.repay_seconds),
                     repay_seconds=parameters.plan_repay_seconds if is_plan else parameters.repay_seconds,
+                    least_requests=PLAN_LEAST_REQUESTS if is_plan else LEAST_REQUESTS,
                 )
                 rate = load.rate_rps if is_plan else load.next_rps
                 work, accuracy = self.work[service.name], self.accuracies[service.name]
@@ -145,7 +152,7 @@ class JointController:
         if planned:
             state = replace(state, plan=self._plan(state, view))
         history, replicas = self._replicas(state, view)
-        weights, serving = self._route(view)
+        weights, serving = self._route(view, replicas.replicas())
         reasons = {entry.variant: f"{entry.reason}: {entry.message}" for entry in replicas.variants}
         decision = FleetDecision(replicas.replicas(), serving, weights, reasons, planned=planned)
         return replace(state, history=history), decision
@@ -187,7 +194,7 @@ class JointController:
         services = view.services(parameters, is_plan=True)
         problem = PlanProblem(
             pools=tuple(make_plan_pool(pool) for pool in observation.pools),
-            variants=view.variants(),
+            variants=tuple(_with_light_load(variant, view) for variant in view.variants()),
             services=tuple(services),
             eta=parameters.eta,
             tau_seconds=parameters.tau_seconds,
@@ -228,10 +235,13 @@ class JointController:
         wished = {} if plan is None else plan.replicas
         return decide_planned_replicas(state.history, request, wished, self.parameters.down_stabilization_seconds)
 
-    def _route(self, view: _View) -> tuple[dict[str, Mapping[str, float]], dict[str, int]]:
-        """Return weights by service, and serving replicas by variant: filled, one group after the other."""
+    def _route(self, view: _View, replicas: Mapping[str, int]) -> tuple[dict[str, Mapping[str, float]], dict[str, int]]:
+        """Return weights by service, and serving replicas by variant: filled, one group after the other.
+
+        replicas: what has just been decided; a ready one that leaves now carries nothing any more.
+        """
         variants = {variant.name: variant for variant in view.variants()}
-        ready = {variant.name: variant.ready for variant in view.observation.variants}
+        ready = {v.name: min(v.ready, replicas.get(v.name, v.ready)) for v in view.observation.variants}
         serving = dict(ready)
         counted = {pool.name: pool.objective_weight for pool in view.observation.pools}
         wanted = {service.name: service for service in view.services(self.parameters, is_plan=False)}
@@ -242,7 +252,7 @@ class JointController:
             own = [v for v in variants.values() if any(v.name in service.work_seconds for service in services)]
             found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
             care = view.care.get(group.key, FIRST_CARE)
-            own = _with_route_noise(own, found, services, group.next_ratio, care, view.observation.interval_seconds)
+            own = _with_route_noise(own, found, services, ready, group, care, view.observation.interval_seconds)
             found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
             used = _serving(found, services, own, ready, eta)
             if self.parameters.fill and len(services) == 1 and found.overload == 0.0:
@@ -280,27 +290,29 @@ def _with_route_noise(
     variants: list[PlanVariant],
     found: Weights,
     services: list[PlanService],
-    ratio: float,
+    ready: Mapping[str, int],
+    group: Group,
     care: float,
     interval_seconds: float,
 ) -> list[PlanVariant]:
     """Return the variants with knees lowered for what chance does to their share of an interval's requests.
 
     Each request draws its route alone: of k expected ones at share p the count has the variance k (1 - p), which adds
-    to the forecast's own error (the excess of `ratio` over 1); the sum is taken `care` times.
+    to the forecast's own error; the sum is taken `care` times. A variant that nothing
+    was sent to yet may get what fills its ready replicas.
     """
-    noisy = []
+    noisy, ratio = [], group.next_ratio
     total = sum(service.rate_rps for service in services) * interval_seconds
     for variant in variants:
-        count = interval_seconds * sum(
-            service.rate_rps * found.shares[service.name].get(variant.name, 0.0) for service in services
-        )
-        if count <= 0.0 or variant.knee_load is None:
+        work = [s.work_seconds[variant.name] for s in services if variant.name in s.work_seconds]
+        if variant.knee_load is None or not min(work, default=0.0) > 0.0:
             noisy.append(variant)
             continue
-        chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - count / total) / count)
-        wider = widen(ratio, chance, care)
-        noisy.append(replace(variant, knee_load=variant.knee_load * ratio / wider))
+        sent = sum(service.rate_rps * found.shares[service.name].get(variant.name, 0.0) for service in services)
+        room = variant.knee_load / ratio * ready[variant.name] / min(work)
+        count = min(total, interval_seconds * (sent or room))
+        chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - count / total) / count) if count > 0.0 else 0.0
+        noisy.append(replace(variant, knee_load=variant.knee_load * ratio / group.widened(chance, care)))
     return noisy
 
 
@@ -308,6 +320,24 @@ def _solve(problem: PlanProblem, parameters: JointParameters, previous: Plan | N
     """Return the plan within the parameters' time and gap."""
     limit = parameters.time_limit_seconds
     return solve_plan(problem, time_limit_seconds=limit, gap=parameters.gap, previous=previous)
+
+
+def _with_light_load(variant: PlanVariant, view: _View) -> PlanVariant:
+    """Return the variant with the active watts of one replica that all its services together do not fill.
+
+    A plan counts a half empty replica as half of one that is active. Where everything fits one replica there is no
+    other to be silent instead: while the variant serves, it draws the watts of the requests inside, however few.
+    """
+    users = [s for group in view.groups for s in group.services if variant.name in view.work[s.name]]
+    rates = [view.loads[s.name].rate_rps for s in users]
+    load = sum(rate * view.work[s.name][variant.name] for rate, s in zip(rates, users, strict=True))
+    if variant.knee_load is None or not 0.0 < load < variant.knee_load:
+        return variant
+    model = next(v.model for v in view.observation.variants if v.name == variant.name)
+    tokens = sum(rate * view.loads[s.name].shape.output_tokens for rate, s in zip(rates, users, strict=True))
+    inside = tokens * model.t0_seconds / (1.0 - load)
+    more = (variant.active_watts - variant.idle_watts) * max(0.0, -math.expm1(-inside) * variant.knee_load / load - 1.0)
+    return replace(variant, active_watts=variant.active_watts + more, max_watts=variant.max_watts + more)
 
 
 def _plan_variant(variant: FleetVariant, knee: float | None, *, is_short: bool) -> PlanVariant:

@@ -32,7 +32,8 @@ LONGER_PROMPTS = 1.2
 LATE_SHARE = 0.006
 """Share of requests that packing may make late."""
 CARE_GAIN = 0.5
-FIRST_CARE = 1.0
+MOST_WEIGHT = 5.0
+FIRST_CARE = 1.2
 LEAST_CARE = 0.25
 MOST_CARE = 2.5
 SHAPE_GRID = 0.01
@@ -54,13 +55,14 @@ class Group:
     """Services that share members, and their load in forecast units.
 
     rate_work, next_work: what average rates and sizes make of it; the forecast is the better guess, since it has seen
-    sizes and rates together.
+    sizes and rates together. weight: the last interval's load over the mean one.
     """
 
     services: tuple[FleetService, ...]
     forecast: LoadForecast
     rate_work: float
     next_work: float
+    weight: float = 1.0
 
     @property
     def key(self) -> str:
@@ -72,9 +74,20 @@ class Group:
         """Return what the coming interval's load rarely exceeds, over the expected."""
         return self.forecast.next_high / self.forecast.next_load if self.forecast.next_load > 0.0 else 1.0
 
+    def widened(self, chance: float, care: float) -> float:
+        """Return what load may become over the expected, the forecast's error and chance's counted `care` times.
+
+        Where the peak is believed the error is its own: no care makes a burst smaller than the last ones were.
+        """
+        base, following = self.forecast.next_base, self.forecast.next_load
+        if not (base > 0.0 and following > 0.0):
+            return widen(self.next_ratio, chance, care)
+        return base / following * widen(self.forecast.next_high / base, chance, care)
+
     def foreseen(self) -> Group:
         """Return the group as of somebody who knows the coming interval's rate, and only chance and sizes are left."""
-        known = replace(self.forecast, next_high=self.forecast.next_load * LEAST_RATIO)
+        following = self.forecast.next_load
+        known = replace(self.forecast, next_high=following * LEAST_RATIO, next_base=following)
         return replace(self, forecast=known)
 
 
@@ -163,6 +176,7 @@ def estimate_groups(
                     forecast,
                     sum((m.rate_rps or 0.0) * _mean_work(model, m) for m in averages),
                     sum((m.next_rps or 0.0) * _mean_work(model, m) for m in averages),
+                    memory.weight,
                 )
             )
     return found, after
@@ -186,7 +200,7 @@ def estimate_loads(
     """
     forecast = group.forecast
     count = sum(memories[s.name].next_rps or 0.0 for s in group.services) * interval_seconds
-    wider = widen(group.next_ratio, ROUTE_DEVIATIONS / math.sqrt(count) if count > 0.0 else 0.0, care)
+    wider = group.widened(ROUTE_DEVIATIONS / math.sqrt(count) if count > 0.0 else 0.0, care)
     high_load = max(forecast.high, min(fill * wider * forecast.next_load, MOST_RAISE * forecast.high))
     high = high_load / group.rate_work if group.rate_work > 0.0 else 1.0
     now = forecast.level / group.rate_work if group.rate_work > 0.0 else 1.0
@@ -236,7 +250,8 @@ def learn_care(
     """Return how many times the expected error is kept free on serving replicas, after the interval that has ended.
 
     Each interval's share of requests that must have been late moves it up, the allowed share down, so that in the long
-    run just that share is late, whatever the errors look like. How loaded a variant was follows from the requests
+    run just that share is late, whatever the errors look like. Intervals count by their load: the promise is one to
+    requests, and where load comes in bursts silence says nothing. How loaded a variant was follows from the requests
     inside it: n = r*O*t0/(1 - r*w) on each serving replica.
     """
     late, total = 0.0, 0.0
@@ -262,7 +277,8 @@ def learn_care(
         late += rate * variant.serving if is_late else 0.0
     if total <= 0.0:
         return care
-    return min(MOST_CARE, max(LEAST_CARE, care + CARE_GAIN * (late / total - LATE_SHARE)))
+    step = CARE_GAIN * min(MOST_WEIGHT, group.weight) * (late / total - LATE_SHARE)
+    return min(MOST_CARE, max(LEAST_CARE, care + step))
 
 
 def _mean_shape(users: Sequence[FleetService], memories: Mapping[str, ServiceMemory]) -> RequestShape:

@@ -11,7 +11,7 @@ from wattzoo_policies.placement.forecast import ErrorHistogram, Expectation, Loa
 from wattzoo_policies.placement.target import Debt
 from wattzoo_policies.signals import ReplicaHistory
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,9 @@ def _load_body(memory: LoadMemory) -> dict[str, Any]:
         "levels": [_short(level) for level in memory.levels],
         "lead": [_expectation_body(expectation) for expectation in memory.lead],
         "following": [_expectation_body(expectation) for expectation in memory.following],
+        "rises": _histogram_body(memory.rises),
+        "largest": _short(memory.largest),
+        "mean": [_short(memory.mean), memory.steps],
     }
 
 
@@ -118,6 +121,10 @@ def _read_load(body: dict[str, Any]) -> LoadMemory:
         tuple(map(float, body["levels"])),
         (_read_expectation(body["lead"][0]), _read_expectation(body["lead"][1])),
         (_read_expectation(body["following"][0]), _read_expectation(body["following"][1])),
+        _read_histogram(body["rises"]),
+        float(body["largest"]),
+        float(body["mean"][0]),
+        int(body["mean"][1]),
     )
 
 

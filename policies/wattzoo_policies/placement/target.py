@@ -21,6 +21,8 @@ CREDIT_DEVIATIONS = 6.0
 HOUR_SECONDS = 3600.0
 LEAST_REQUESTS = 200.0
 """Requests over which debt is repaid at least, however rare they are: outcomes of fewer say little."""
+PLAN_LEAST_REQUESTS = 2000.0
+"""The same for plans: replicas stay for longer than a small service's surplus or debt lasts."""
 GIVE_BACK = 0.002
 """Share of an hour's requests that a surplus may give back; a standard deviation of their outcomes if that is more."""
 REACH = 1e-4
@@ -42,7 +44,9 @@ def observe_debt(debt: Debt, service: FleetService, rate_rps: float, repay_secon
         return Debt(0.0, service.satisfied, service.total)
     owed = service.alpha * new - (service.satisfied - debt.satisfied)
     hour = HOUR_SECONDS * max(0.0, rate_rps)
-    floor = -estimate_credit(rate_rps, repay_seconds) - max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
+    least = min(known_accuracies(service).values(), default=service.alpha)
+    swing = max(0.0, service.alpha - least) * LEAST_REQUESTS
+    floor = -estimate_credit(rate_rps, repay_seconds) - swing - max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
     return Debt(max(floor, debt.queue + owed), service.satisfied, service.total)
 
 
@@ -51,9 +55,9 @@ def estimate_credit(rate_rps: float, repay_seconds: float) -> float:
     return min(CREDIT, CREDIT_DEVIATIONS * 0.5 * math.sqrt(repay_requests(rate_rps, repay_seconds)))
 
 
-def repay_requests(rate_rps: float, repay_seconds: float) -> float:
+def repay_requests(rate_rps: float, repay_seconds: float, least: float = LEAST_REQUESTS) -> float:
     """Return the requests over which debt is repaid."""
-    return max(LEAST_REQUESTS, rate_rps * repay_seconds)
+    return max(least, rate_rps * repay_seconds)
 
 
 def decide_target(
@@ -65,10 +69,11 @@ def decide_target(
     margin: float,
     credit: float,
     repay_seconds: float,
+    least_requests: float = LEAST_REQUESTS,
 ) -> float:
     """Return the accuracy to aim at; accuracies: of the members that can serve (at least one)."""
     best, least = max(accuracies.values()), min(accuracies.values())
-    wished = alpha + margin + (debt.queue + credit) / repay_requests(rate_rps, repay_seconds)
+    wished = alpha + margin + (debt.queue + credit) / repay_requests(rate_rps, repay_seconds, least_requests)
     return min(max(wished, least), best - REACH)
 
 
