@@ -18,12 +18,14 @@ from wattzoo.decide.plan_fleet import (
     find_unknown,
     make_problem,
     read_plan,
+    steady_accuracy,
 )
 from wattzoo.decisions import ServiceLoad
 from wattzoo.model import Kind, VariantKey
 from wattzoo.planning import plan_shares
 from wattzoo_policies.placement.problem import Plan, PlanStatus
 from wattzoo_policies.placement.solve import solve_plan
+from wattzoo_policies.signals import MemberOutcomes
 
 SMALL, LARGE = VariantKey("small", "h100"), VariantKey("large", "h100")
 ROOM = {"h100": Headroom(accelerators=6, allocatable=8, watts=None, watts_per_accelerator=700.0)}
@@ -147,3 +149,9 @@ async def test_a_variant_that_the_planner_refused_keeps_what_it_has() -> None:
 def test_a_power_budget_bounds_accelerators() -> None:
     assert Headroom(10, 8, 2100.0, 700.0).bound == 3
     assert Headroom(None, None, None, None).bound is None
+
+
+def test_a_plan_goes_by_what_was_counted_of_a_member_and_a_little_by_how_it_is_now() -> None:
+    assert steady_accuracy(MemberOutcomes("m", 0.0, 0.0, None), 0.7) == 0.7
+    assert steady_accuracy(MemberOutcomes("m", 300.0, 500.0, None), 0.5) == pytest.approx(0.55)  # alike
+    assert steady_accuracy(MemberOutcomes("m", 6e5, 1e6, None), 0.5) == pytest.approx((5000 * 0.6 + 500 * 0.5) / 5500)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattzoo.decide.weights import changes_enough, round_weights, split_member, split_shares, usable_variants
+from wattzoo.decide.weights import (
+    Filling,
+    changes_enough,
+    fill_member,
+    round_weights,
+    split_member,
+    split_shares,
+    usable_variants,
+)
 from wattzoo.model import TOTAL_WEIGHT, Backing, PodView, VariantKey, VariantState
 
 SMALL, LARGE, LARGE_OLD = VariantKey("small", "l4"), VariantKey("large", "h100"), VariantKey("large", "a100")
@@ -40,6 +49,26 @@ def test_a_member_is_split_by_what_its_serving_replicas_carry() -> None:
 def test_an_unknown_capacity_counts_replicas_alike() -> None:
     split = split_member(1.0, [make_state(LARGE, 1), make_state(LARGE_OLD, 3)], {LARGE: 6.0, LARGE_OLD: None})
     assert split == {LARGE: 0.25, LARGE_OLD: 0.75}
+
+
+def test_the_variant_of_fewest_joules_is_filled_first() -> None:
+    # of 10 requests/s one replica carries 6 at 10 J and three carry 6 at 20 J; silent ones wake for what they are given
+    states = [make_state(LARGE_OLD, 3), make_state(LARGE, 1, silent=1)]
+    capacities, joules = {LARGE: 6.0, LARGE_OLD: 2.0}, {LARGE: 10.0, LARGE_OLD: 20.0}
+    filling = Filling(10.0, joules, {LARGE: 1, LARGE_OLD: 3})
+    assert fill_member(0.5, states, capacities, filling) == {LARGE: 0.5, LARGE_OLD: 0.0}
+    assert fill_member(0.9, states, capacities, filling) == pytest.approx({LARGE: 0.6, LARGE_OLD: 0.3})
+    too_much = Filling(24.0, joules, {LARGE: 1, LARGE_OLD: 3})  # both are overloaded alike
+    assert fill_member(1.0, states, capacities, too_much) == pytest.approx({LARGE: 0.5, LARGE_OLD: 0.5})
+
+
+def test_without_a_capacity_or_joules_a_member_is_split_by_what_serves() -> None:
+    states = [make_state(LARGE, 1), make_state(LARGE_OLD, 3)]
+    replicas = {LARGE: 1, LARGE_OLD: 3}
+    assert fill_member(1.0, states, {LARGE: 6.0}, Filling(10.0, {LARGE: 1.0, LARGE_OLD: 2.0}, replicas)) is None
+    assert fill_member(1.0, states, {LARGE: 6.0, LARGE_OLD: 2.0}, Filling(10.0, {LARGE: 1.0}, replicas)) is None
+    split = split_shares({"large": 1.0}, states, {LARGE: 6.0, LARGE_OLD: 2.0}, Filling(10.0, {LARGE: 1.0}, replicas))
+    assert split == {LARGE: 0.5, LARGE_OLD: 0.5}
 
 
 def test_what_an_unready_member_was_given_goes_to_the_others_in_proportion() -> None:

@@ -18,6 +18,7 @@ from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
 from wattzoo.decide.engines import index_series
 from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.figures import estimate_figures
+from wattzoo.decide.filling import find_coming
 from wattzoo.decide.forecast import observe_forecasts
 from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
@@ -286,6 +287,7 @@ def think_service(
         feedback_source=feedback_source(feedback),
         requests_known=counters is not None,
         planned={} if pool_memory is None else pool_memory.planned,
+        coming=find_coming(context, load, {} if pool_memory is None else pool_memory.forecasts.services),
     )
     decision, memory = decide_service(inputs, memory, rng)
     figures = estimate_figures(ref, names, context, estimate, load, memory, summarise_service(spec, memory))

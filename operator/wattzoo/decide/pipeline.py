@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from wattzoo.api.llm_service import LLMServiceSpec
+from wattzoo.decide.filling import Coming, fill_replicas
 from wattzoo.decide.memory import PoolEstimate, ServiceMemory
-from wattzoo.decide.weights import changes_enough, round_weights, split_shares, usable_variants
+from wattzoo.decide.weights import Filling, changes_enough, round_weights, split_shares, usable_variants
 from wattzoo.decisions import DecisionInput, ServiceDecision
-from wattzoo.model import VariantKey, VariantState
+from wattzoo.model import Backing, VariantKey, VariantState
 from wattzoo_policies.capacity.replicas import average_shares, estimate_max_shares
 from wattzoo_policies.protocols import ControllerPolicy
 from wattzoo_policies.registry import make_policy
@@ -38,13 +39,18 @@ EXPLORATION_SHARE = 0.02
 """Planned for a member with fewer than 20 feedbacks and no declared accuracy: enough for one replica, no more."""
 
 
+FILLED_POLICIES = frozenset({"MESSPlusAnytime"})
+"""Laws that give back what better answers than they asked for have earned."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceInputs:
     """Everything one decision about a service's weights rests on.
 
     live: weights of the live route in its order; empty when there is no route. outcomes: None when feedback could not
     be read. retiring: variants that the pool wants to bring to zero. pool_rps: requests of all services of the
-    pool, which share what its replicas carry. planned: replicas that a joint plan leaves, by variant.
+    pool, which share what its replicas carry. planned: replicas that a joint plan leaves, by variant. coming: what
+    it sends, where its replicas are its own to fill or to leave silent.
     """
 
     spec: LLMServiceSpec
@@ -61,6 +67,7 @@ class ServiceInputs:
     feedback_source: str = ""
     requests_known: bool = False
     planned: Mapping[VariantKey, int] = field(default_factory=dict)
+    coming: Coming | None = None
 
 
 def make_service_policy(spec: LLMServiceSpec) -> ControllerPolicy[Any]:
@@ -146,7 +153,7 @@ def decide_service(
     due = _is_due(memory, inputs)
     blind = inputs.outcomes is None
     if memory.decision is not None and (blind or not due) and ready == memory.ready_members:
-        decision = replace(_weigh(inputs, usable, _kept_shares(inputs, memory), memory.decision), held=blind)
+        decision = replace(_weigh(inputs, usable, _kept_shares(inputs, memory), memory.decision, memory), held=blind)
         return decision, replace(memory, decision=decision)
     if due:
         memory = _count_outcomes(policy, inputs, memory)
@@ -168,7 +175,7 @@ def decide_service(
         inputs=describe_inputs(inputs),
         wish=_planned(inputs, memory, followed=_is_followed(inputs, memory)),
     )
-    decision = _weigh(inputs, usable, _live_shares(inputs.live) if holding else chosen.weights, draft)
+    decision = _weigh(inputs, usable, _live_shares(inputs.live) if holding else chosen.weights, draft, memory)
     memory = replace(
         memory,
         decision=decision,
@@ -268,16 +275,45 @@ def _live_shares(live: Mapping[VariantKey, int]) -> dict[str, float]:
 
 
 def _weigh(
-    inputs: ServiceInputs, usable: tuple[VariantState, ...], shares: Mapping[str, float], draft: ServiceDecision
+    inputs: ServiceInputs,
+    usable: tuple[VariantState, ...],
+    shares: Mapping[str, float],
+    draft: ServiceDecision,
+    memory: ServiceMemory,
 ) -> ServiceDecision:
     """Turn shares of members into weights of variants, or keep the live ones where a change would not matter."""
     order = [state.key for state in inputs.states]
     if not usable:
         return replace(draft, weights=_without_ready(inputs, order), held=False)
-    wanted = round_weights(split_shares(shares, usable, inputs.estimate.capacity_rps()), order)
+    filling, capacities = _make_filling(inputs, usable), inputs.estimate.capacity_rps()
+    split = split_shares(shares, usable, capacities, filling)
+    if inputs.coming is not None and filling is not None and inputs.spec.controller.policy in FILLED_POLICIES:
+        packed = {s.key: filling.replicas[s.key] for s in usable if s.backing is Backing.SERVER}
+        accuracy = _accuracies(inputs.spec, memory)
+        split = fill_replicas(split, packed, capacities, accuracy, filling.joules, inputs.live, inputs.coming)
+    wanted = round_weights(split, order)
     if inputs.live and not changes_enough(inputs.live, wanted):
         return replace(draft, weights=dict(inputs.live), held=False)
     return replace(draft, weights=wanted, held=False)
+
+
+def _accuracies(spec: LLMServiceSpec, memory: ServiceMemory) -> dict[str, float]:
+    """Accuracies by member, of those that are known."""
+    ledger = summarise_service(spec, memory)
+    return {} if ledger is None else {row.name: row.accuracy for row in ledger.members if row.accuracy is not None}
+
+
+def _make_filling(inputs: ServiceInputs, usable: tuple[VariantState, ...]) -> Filling | None:
+    """What a member's variants are filled by; None while the pool's rate is unknown or nothing comes."""
+    if inputs.pool_rps is None or not inputs.pool_rps > 0.0:
+        return None
+    capacities = inputs.estimate.capacities
+    joules = {key: capacity.joules_per_request for key, capacity in capacities.items()}
+    return Filling(
+        rate_rps=inputs.pool_rps,
+        joules={key: value for key, value in joules.items() if value is not None},
+        replicas={state.key: _carrier(state, inputs).ready_replicas for state in usable},
+    )
 
 
 def _without_ready(inputs: ServiceInputs, order: list[VariantKey]) -> dict[VariantKey, int]:

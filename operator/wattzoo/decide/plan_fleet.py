@@ -25,7 +25,7 @@ from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
 from wattzoo_policies.placement.reserve import RESERVE
 from wattzoo_policies.placement.target import REACH, Debt, decide_target, estimate_credit
-from wattzoo_policies.signals import LedgerSummary
+from wattzoo_policies.signals import LedgerSummary, MemberOutcomes
 
 ETA = 0.9
 """Share of the knee that a replica is filled to: what `Capacity.rps` already is."""
@@ -34,6 +34,9 @@ REPAY_SECONDS = 600.0
 LEAST_RPS = 1e-3
 """A service without requests is planned for as if it had one in a quarter of an hour: somebody must hold the first."""
 MIN_LABELS = 20.0
+PRESENT_LABELS = 500.0
+MOST_COUNTED = 5000.0
+"""The past counts ten times what is at present, at most: members do change, and debts tell of it besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +195,19 @@ def _accuracies(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> dict[str, flo
         row, prior = rows.get(name), priors.get(name)
         known[name] = None if prior is None else prior / 1e3
         if row is not None and row.accuracy is not None and (prior is not None or row.total >= MIN_LABELS):
-            known[name] = row.accuracy
+            known[name] = steady_accuracy(row, row.accuracy)
     return known
+
+
+def steady_accuracy(row: MemberOutcomes, present: float) -> float:
+    """The satisfied share of a member to plan for: all that was counted of it, and a little of how it is now.
+
+    Laws follow what traffic is like at present, on hundreds of answers; chance in those swings the mixture by a tenth
+    and would start and stop servers for it.
+    """
+    counted = min(row.total, MOST_COUNTED)
+    past = row.satisfied / row.total if row.total > 0.0 else present
+    return (counted * past + PRESENT_LABELS * present) / (counted + PRESENT_LABELS)
 
 
 def _make_service(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> PlanService:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from wattzoo.model import TOTAL_WEIGHT, VariantKey, VariantState
 
@@ -13,6 +14,19 @@ TOLERANCE = 0.02
 .01 rewrites a steady service with 20 feedbacks per interval about every minute; .05 leaves 2.5 % of the traffic at the
 wrong member for as long as the estimate stands still.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What it takes to fill a member's variants one after the other.
+
+    rate_rps: of all services of the pool. joules: per request, by variant. replicas: that are ready and stay, silent
+    ones included (they wake at once).
+    """
+
+    rate_rps: float
+    joules: Mapping[VariantKey, float]
+    replicas: Mapping[VariantKey, int]
 
 
 def usable_variants(states: Iterable[VariantState], retiring: frozenset[VariantKey]) -> tuple[VariantState, ...]:
@@ -37,10 +51,39 @@ def split_member(
     return {state.key: share * size / sum(sizes) for state, size in zip(variants, sizes, strict=True)}
 
 
+def fill_member(
+    share: float, variants: Sequence[VariantState], capacity_rps: Mapping[VariantKey, float | None], filling: Filling
+) -> dict[VariantKey, float] | None:
+    """Fill a member's variants from the one of fewest joules, each up to what its replicas carry of the pool's rate.
+
+    A replica costs most of its power for the first request, so a dear one that is ready takes the surplus alone. What
+    is beyond all of them goes by what they carry. None where a capacity, joules or replicas of one are not known.
+    """
+    carried = {
+        state.key: filling.replicas.get(state.key, 0) * (capacity_rps.get(state.key) or math.nan) / filling.rate_rps
+        for state in variants
+    }
+    known = all(state.key in filling.joules for state in variants)
+    if not known or not min(carried.values()) > 0.0 or not math.isfinite(sum(carried.values())):
+        return None
+    stretch = max(1.0, share / sum(carried.values()))
+    left, filled = share, dict.fromkeys(carried, 0.0)
+    for key in sorted(carried, key=lambda key: filling.joules[key]):
+        filled[key] = min(left, stretch * carried[key])
+        left = max(0.0, left - filled[key])
+    return filled
+
+
 def split_shares(
-    shares: Mapping[str, float], usable: Sequence[VariantState], capacity_rps: Mapping[VariantKey, float | None]
+    shares: Mapping[str, float],
+    usable: Sequence[VariantState],
+    capacity_rps: Mapping[VariantKey, float | None],
+    filling: Filling | None = None,
 ) -> dict[VariantKey, float]:
-    """Shares by variant; what members without a usable variant were given is spread over the others in proportion."""
+    """Shares by variant; what members without a usable variant were given is spread over the others in proportion.
+
+    Without `filling` (rates are unknown) a member's variants share it by what serves.
+    """
     by_member: dict[str, list[VariantState]] = {}
     for state in usable:
         by_member.setdefault(state.key.member, []).append(state)
@@ -50,7 +93,9 @@ def split_shares(
     total = sum(valid.values())
     result: dict[VariantKey, float] = {}
     for member, share in valid.items():
-        result |= split_member(share / total, by_member[member], capacity_rps)
+        own = by_member[member]
+        filled = None if filling is None else fill_member(share / total, own, capacity_rps, filling)
+        result |= split_member(share / total, own, capacity_rps) if filled is None else filled
     return result
 
 
