@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ def planner(stack: Stack, namespace: str, name: str = "zoo") -> str:
     return found
 
 
+def has_replicas(stack: Stack, namespace: str, name: str, least: int) -> bool:
+    return stack.replicas(namespace)[name] >= least
+
+
 @pytest.mark.usefixtures("accelerators")
 def test_two_pools_share_a_cap_and_hand_accelerators_over_as_load_moves(stack: Stack, zoo: Zoo) -> None:
     """Five accelerators for two services' pools: what one no longer needs is the other's, never both's at once."""
@@ -171,7 +176,7 @@ def test_two_pools_share_a_cap_and_hand_accelerators_over_as_load_moves(stack: S
         other = ("--service", f"{zoo.target(idle)}:{shares['easy']}")
         with stack.load(f"{zoo.target(busy)}:{shares['chat']}", SHARED_RPS, arguments=other) as load:
             grown = SMALL if busy == "chat" else SECOND
-            eventually(lambda name=grown: stack.replicas(namespace)[name] >= 3, 90.0, f"{busy} has its replicas")
+            eventually(partial(has_replicas, stack, namespace, grown, 3), 90.0, f"{busy} has its replicas")
             eventually(lambda: planners(stack, namespace, "zoo", "second") == {"Joint"}, 30.0, "joint plans")
             load.wait_more(20)
             done = load.finish()
