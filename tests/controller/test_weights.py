@@ -76,6 +76,12 @@ def test_what_an_unready_member_was_given_goes_to_the_others_in_proportion() -> 
     assert shares == {LARGE: 1.0}
 
 
+def test_shares_whose_sum_is_no_number_count_by_their_ratio() -> None:
+    usable = [make_state(SMALL, 1), make_state(LARGE, 1)]
+    assert split_shares({"small": 1e308, "large": 1e308}, usable, {}) == {SMALL: 0.5, LARGE: 0.5}
+    assert split_shares({"small": 1.0}, [], {}) == {}
+
+
 def test_without_a_valid_share_usable_members_share_alike() -> None:
     usable = [make_state(SMALL, 1), make_state(LARGE, 1)]
     assert split_shares({"small": math.nan}, usable, {}) == {SMALL: 0.5, LARGE: 0.5}

@@ -90,6 +90,8 @@ def split_shares(
     valid = {m: s for m, s in shares.items() if m in by_member and math.isfinite(s) and s > 0.0}
     if not valid:
         valid = dict.fromkeys(by_member, 1.0)
+    largest = max(valid.values(), default=1.0)
+    valid = {member: share / largest for member, share in valid.items()}  # whatever they are, their sum is finite
     total = sum(valid.values())
     result: dict[VariantKey, float] = {}
     for member, share in valid.items():
