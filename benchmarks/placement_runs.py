@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from benchmarks.placement_world import (
     ACCURACY,
+    ALL_VARIANTS,
+    CURVES,
     FLEET,
     LATENCY,
     make_scenario,
@@ -37,7 +39,7 @@ from wattzoo_policies.placement.joint_demand import Outlook
 from wattzoo_policies.placement.packing import decide_serving
 from wattzoo_policies.placement.signals import FleetController
 from wattzoo_policies.sim.fluid.bound import Bound, bound_energy
-from wattzoo_policies.sim.fluid.demand import take_steps, with_jump
+from wattzoo_policies.sim.fluid.demand import join_services, take_steps, with_jump
 from wattzoo_policies.sim.fluid.result import FluidResult
 from wattzoo_policies.sim.fluid.run import run_fluid
 from wattzoo_policies.sim.fluid.scenario import FluidDemand, FluidScenario
@@ -52,7 +54,11 @@ LIFTED = 192
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One demand and promise. hours: of the day, `None` for all. rate: mean requests/s of the synthetic day."""
+    """One demand and promise. hours: of the day, `None` for all. rate: mean requests/s of the synthetic day.
+
+    curve, day: whose rates of the 14 days, and which day. second_alpha: of another service beside it, with half the
+    rate and another curve, that shares the servers. gpus: what variants may run on. accuracy: by member.
+    """
 
     name: str
     alpha: float
@@ -64,6 +70,11 @@ class World:
     thin: str | None = None
     jump: tuple[float, int, int] | None = None
     fleet: int = 1
+    curve: str = "m-large"
+    day: int = 9
+    second_alpha: float | None = None
+    gpus: tuple[str, ...] = tuple(FLEET)
+    accuracy: Mapping[str, float] = field(default_factory=lambda: dict(ACCURACY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,11 @@ class PerfectDemand:
 def make_demand(world: World, data: Path) -> FluidDemand:
     """Return a world's demand."""
     if world.source == "day":
-        demand = read_day(data, world.rate, np.random.default_rng(world.seed))
+        demand = read_day(data, world.rate, np.random.default_rng(world.seed), service=world.curve, day=world.day)
+        if world.second_alpha is not None:
+            other, rng = next(name for name in CURVES if name != world.curve), np.random.default_rng(world.seed + 200)
+            second = read_day(data, world.rate / 2.0, rng, service=other, day=world.day)
+            demand = join_services([demand, replace(second, services=("second",))])
     else:
         demand = read_recorded(data, world.source, world.thin)
     if world.hours is not None:
@@ -135,8 +150,11 @@ def make_demand(world: World, data: Path) -> FluidDemand:
 
 def make_world_scenario(world: World, data: Path) -> FluidScenario:
     """Return a world's scenario; `fleet` times the usual fleet."""
-    fleet = {gpu: world.fleet * count for gpu, count in FLEET.items()}
-    return make_scenario(make_demand(world, data), world.alpha, accelerators=fleet)
+    fleet = {gpu: world.fleet * FLEET[gpu] for gpu in world.gpus}
+    alphas = [world.alpha] if world.second_alpha is None else [world.alpha, world.second_alpha]
+    variants = [name for name in ALL_VARIANTS if name.rsplit("-", 1)[1] in world.gpus]
+    demand = make_demand(world, data)
+    return make_scenario(demand, alphas, variants=variants, accelerators=fleet, accuracy=world.accuracy)
 
 
 def mean_shape(demand: FluidDemand) -> RequestShape:
@@ -148,22 +166,29 @@ def mean_shape(demand: FluidDemand) -> RequestShape:
     )
 
 
+def mean_alpha(scenario: FluidScenario) -> float:
+    """Return the services' mean target by requests: one mixture serves all of them."""
+    requests = scenario.demand.requests.sum(axis=0)
+    return float(requests @ [service.alpha for service in scenario.services] / requests.sum())
+
+
 Made = tuple[FleetController[Any], FluidScenario, str]
 
 
 def make_policy_run(job: Job, scenario: FluidScenario) -> Made:
     """Return controller, scenario (caps lifted where the row says so) and a remark."""
-    demand, alpha = scenario.demand, job.world.alpha
+    demand, alpha = scenario.demand, mean_alpha(scenario)
     shape = mean_shape(demand)
     candidates = [MixtureCandidate(v.name, v.member, v.model) for v in scenario.variants]
     fill = job.fill or 0.4
     targets = plan_hpa_parameters(candidates, shape, LATENCY, fill)
     models = {variant.name: variant.model for variant in scenario.variants}
     lifted = with_accelerators(with_accelerators(scenario, "b200", LIFTED), "h100", 4 * LIFTED)
+    lifted = with_accelerators(lifted, "a100", 4 * LIFTED)
     h100 = [c for c in candidates if c.variant.endswith("h100")]
 
     def mixture(among: list[MixtureCandidate]) -> HandPlaced:
-        return plan_mixtures(among, ACCURACY, shape, LATENCY, alpha)[0]
+        return plan_mixtures(among, job.world.accuracy, shape, LATENCY, alpha)[0]
 
     def packed(work: float | None, knee: float | None, ready: int, serving: int) -> int:
         return decide_serving(work, knee, ready, serving)

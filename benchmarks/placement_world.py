@@ -28,6 +28,8 @@ RESIDENT_WATTS = {"h100": 116.0, "b200": 200.0, "a100": 80.0}
 OFF_WATTS = {"h100": 74.0, "b200": 140.0, "a100": 53.0}
 LATENCY = LatencyTarget(ttft_seconds=2.0, tpot_seconds=0.060)
 MOST_TOKENS = (8000.0, 2000.0)
+CURVES = ("m-large", "m-small")
+"""Services of the 14 days of rates."""
 
 # (member, GPU): accelerators, t0 ms, t1 ms, active W, saturated W, KV cache tokens (memory less weights over KV bytes)
 FIGURES: Mapping[tuple[str, str], tuple[int, float, float, float, float, int]] = {
@@ -83,9 +85,12 @@ def make_variants(names: Sequence[str] = ALL_VARIANTS) -> tuple[FleetVariant, ..
     )
 
 
-def make_service(name: str, alpha: float, latency: LatencyTarget = LATENCY) -> FleetService:
+def make_service(
+    name: str, alpha: float, latency: LatencyTarget = LATENCY, accuracy: Mapping[str, float] | None = None
+) -> FleetService:
     """Return a service that may use every member; priors are the known accuracies."""
-    return FleetService(name, alpha, tuple(ACCURACY), latency, None, None, 0.0, 0.0, dict(ACCURACY))
+    known = dict(accuracy or ACCURACY)
+    return FleetService(name, alpha, tuple(known), latency, None, None, 0.0, 0.0, known)
 
 
 def make_scenario(
@@ -95,6 +100,7 @@ def make_scenario(
     variants: Sequence[str] = ALL_VARIANTS,
     accelerators: Mapping[str, int] | None = None,
     latency: LatencyTarget = LATENCY,
+    accuracy: Mapping[str, float] | None = None,
 ) -> FluidScenario:
     """Return a scenario on this zoo; `alpha` one for all services or one each."""
     count = len(demand.services)
@@ -103,8 +109,8 @@ def make_scenario(
         demand=demand,
         pools=make_pools(accelerators),
         variants=make_variants(variants),
-        services=tuple(make_service(n, a, latency) for n, a in zip(demand.services, alphas, strict=True)),
-        accuracy=dict.fromkeys(demand.services, ACCURACY),
+        services=tuple(make_service(n, a, latency, accuracy) for n, a in zip(demand.services, alphas, strict=True)),
+        accuracy={name: dict(accuracy or ACCURACY) for name in demand.services},
     )
 
 
