@@ -136,6 +136,8 @@ class Decision:
         to zero could never come back. Sums to 1; empty when nothing can be said.
     price_joules_per_satisfied: what the law would now pay for one more satisfied request.
     reachable: least and most satisfaction that weights over the ready members can reach, as estimated.
+    surplus_requests: satisfied requests above what the law aims to hold, which it gives back; None from a law that
+        gives nothing back, or does not know.
     """
 
     weights: Mapping[str, float]
@@ -148,6 +150,7 @@ class Decision:
     expected_satisfaction: float | None = None
     expected_joules_per_request: float | None = None
     reachable: tuple[float, float] | None = None
+    surplus_requests: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattzoo.decide.filling import FULL, Coming, fill_replicas
+from wattzoo.decide.filling import FULL, Coming, fill_replicas, may_fill
 from wattzoo.decide.memory import ServiceForecast
 from wattzoo.model import TOTAL_WEIGHT, VariantKey
 from wattzoo_policies.capacity.model import RequestShape
@@ -50,6 +50,13 @@ def test_what_is_not_known_fills_nothing() -> None:
     assert fill_replicas(split, packed, CAPACITY, {"large": 0.6}, JOULES, live, STEADY) == split
     assert fill_replicas(split, packed, {SMALL: 90.0, LARGE: None}, ACCURACY, JOULES, live, STEADY) == split
     assert fill_replicas(split, packed, CAPACITY, ACCURACY, {LARGE: 1.0}, live, STEADY) == split
+
+
+def test_a_surplus_that_an_hour_could_not_spend_unnoticed_is_not_added_to() -> None:
+    assert may_fill(280.0, 40.0)  # two thousandths of 144,000 requests are 288
+    assert not may_fill(300.0, 40.0)
+    assert may_fill(20.0, 0.5)  # a standard deviation of 1,800 answers is 21
+    assert not may_fill(None, 40.0)
 
 
 @given(share=st.floats(0.0, 1.0), live=st.floats(0.0, 1.0), most=st.integers(0, 5), rate=st.floats(0.1, 200.0))

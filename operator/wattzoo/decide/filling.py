@@ -21,6 +21,7 @@ from wattzoo.decide.memory import ServiceForecast
 from wattzoo.decide.packing import ACT, ENABLED
 from wattzoo.decisions import ServiceLoad
 from wattzoo.model import TOTAL_WEIGHT, Ref, VariantKey
+from wattzoo_policies.placement.target import GIVE_BACK, HOUR_SECONDS
 
 HOLD = 0.3
 """Of a replica: the law must ask for so much less before one fewer is filled, else one flips in every interval.
@@ -58,6 +59,16 @@ class Coming:
             middle = (low + high) / 2.0
             low, high = (middle, high) if self.work(middle, capacity_rps) <= FULL * replicas else (low, middle)
         return low
+
+
+def may_fill(surplus_requests: float | None, rate_rps: float) -> bool:
+    """Whether a law shall be given more to give back: what it holds must fit into an hour that nobody notices.
+
+    Where one replica is more than is needed, all night for instance, a surplus would grow without bound, and one bad
+    hour would spend it. None is a law that gives nothing back.
+    """
+    hour = HOUR_SECONDS * rate_rps
+    return surplus_requests is not None and surplus_requests <= max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
 
 
 def find_coming(context: PoolContext, load: ServiceLoad, forecasts: Mapping[Ref, ServiceForecast]) -> Coming | None:

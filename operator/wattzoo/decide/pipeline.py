@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from wattzoo.api.llm_service import LLMServiceSpec
-from wattzoo.decide.filling import Coming, fill_replicas
+from wattzoo.decide.filling import Coming, fill_replicas, may_fill
 from wattzoo.decide.memory import PoolEstimate, ServiceMemory
 from wattzoo.decide.weights import Filling, changes_enough, round_weights, split_shares, usable_variants
 from wattzoo.decisions import DecisionInput, ServiceDecision
@@ -37,10 +37,6 @@ EARLY_SECONDS = 0.5
 MIN_LABELS = 20
 EXPLORATION_SHARE = 0.02
 """Planned for a member with fewer than 20 feedbacks and no declared accuracy: enough for one replica, no more."""
-
-
-FILLED_POLICIES = frozenset({"MESSPlusAnytime"})
-"""Laws that give back what better answers than they asked for have earned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +283,8 @@ def _weigh(
         return replace(draft, weights=_without_ready(inputs, order), held=False)
     filling, capacities = _make_filling(inputs, usable), inputs.estimate.capacity_rps()
     split = split_shares(shares, usable, capacities, filling)
-    if inputs.coming is not None and filling is not None and inputs.spec.controller.policy in FILLED_POLICIES:
+    surplus = None if draft.policy is None else draft.policy.surplus_requests
+    if inputs.coming is not None and filling is not None and may_fill(surplus, inputs.coming.recent_rps):
         packed = {s.key: filling.replicas[s.key] for s in usable if s.backing is Backing.SERVER}
         accuracy = _accuracies(inputs.spec, memory)
         split = fill_replicas(split, packed, capacities, accuracy, filling.joules, inputs.live, inputs.coming)
