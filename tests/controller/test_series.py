@@ -24,6 +24,10 @@ def test_after_a_reset_the_counter_counts_from_zero() -> None:
     assert increase_between(samples) == 20.0 + 8.0 + 2.0
 
 
+def test_a_fall_that_rounding_explains_is_no_reset() -> None:
+    assert increase_between([Sample(100.0, 0.0), Sample(100.0 - 1e-11, 5.0), Sample(101.0, 10.0)]) == pytest.approx(1.0)
+
+
 def test_fewer_than_two_samples_are_unknown() -> None:
     reading = estimate_rate(make_series("c", [(100.0, 10.0)]), 101.0, 60.0)
     assert reading.value is None

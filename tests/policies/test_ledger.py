@@ -58,6 +58,18 @@ def test_reset_of_one_series_of_two_loses_nothing_of_the_other() -> None:
     assert ledger.counter_resets == 1
 
 
+def test_a_sum_of_floats_that_falls_by_rounding_was_not_reset() -> None:
+    ledger = feed(
+        make_ledger(["a"]),
+        observe(0, {}),
+        observe(1, {("a", "x", False): 292.0}),
+        observe(2, {("a", "x", False): 292.0 - 1e-13 * 292.0}),
+        observe(3, {("a", "x", False): 293.0}),
+    )
+    assert ledger.outcomes.total == 293.0
+    assert ledger.counter_resets == 0
+
+
 def test_gap_unreachable_source_and_late_scrape_change_nothing() -> None:
     start = feed(make_ledger(["a"]), observe(0, {}), observe(1, {("a", "x", True): 10}))
     for nothing in (observe(2, None), observe(2, {}), observe(0.5, {("a", "x", True): 4})):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from wattzoo.api.conditions import Reason
 from wattzoo.decisions import Finding
 from wattzoo.model import Sample, Series
+from wattzoo_policies.accuracy.ledger import ROUNDING
 
 MIN_SAMPLES = 2
 IMPLAUSIBLE_VALUE = 1e15
@@ -65,11 +66,15 @@ def estimate_latest(series: Series, at_seconds: float, stale_after_seconds: floa
 
 
 def increase_between(samples: Iterable[Sample]) -> float:
-    """What a counter grew by from the first to the last sample; after a reset it counts from zero again."""
+    """What a counter grew by from the first to the last sample; after a reset it counts from zero again.
+
+    A fall that rounding explains is none.
+    """
     total, previous = 0.0, None
     for sample in samples:
         if previous is not None:
-            total += sample.value - previous if sample.value >= previous else sample.value
+            is_reset = sample.value < previous * (1.0 - ROUNDING)
+            total += sample.value if is_reset else max(0.0, sample.value - previous)
         previous = sample.value
     return total
 

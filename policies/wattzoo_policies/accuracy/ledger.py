@@ -24,6 +24,9 @@ MAX_SERIES = 192
 """Series remembered at once, which bounds a state. The longest unseen is forgotten first; while all are seen, further
 ones are left uncounted: feedback is then partial, which is better than counting a forgotten series from zero again."""
 
+ROUNDING = 1e-9
+"""Share of a count by which sums of floats may fall without having been reset."""
+
 GRACE_REQUESTS = 1000
 """Outcomes before a running deficit counts: below that a share moves by points on luck alone."""
 
@@ -86,7 +89,7 @@ def count(ledger: Ledger, observation: Observation) -> tuple[Ledger, dict[str, O
     Returns the ledger and the outcomes that are new, by member. Nothing is new when the source did not answer, when
     the observation is older than the last one, at the very first answer (what happened before we watched is not ours
     to promise) or at the first answer of another source. A series first seen later starts at zero; a count below the
-    last one is a reset.
+    last one is a reset, unless rounding alone lowered it: its whole count would be taken for news.
     """
     last_at = ledger.at_seconds
     if observation.outcomes is None or (last_at is not None and observation.at_seconds < last_at):
@@ -98,9 +101,10 @@ def count(ledger: Ledger, observation: Observation) -> tuple[Ledger, dict[str, O
     resets = ledger.counter_resets
     for key, counter in _make_room(counters, _latest(observation.outcomes)).items():
         last = counters.pop(key, 0.0 if based else counter.count)
-        counters[key] = counter.count
-        resets += counter.count < last
-        increase = counter.count - last if counter.count >= last else counter.count
+        is_reset = counter.count < last * (1.0 - ROUNDING)
+        counters[key] = counter.count if is_reset else max(last, counter.count)
+        resets += is_reset
+        increase = counter.count if is_reset else counter.count - last
         if increase > 0.0:
             member = counter.member if counter.member in ledger.members else OTHER
             new = Outcomes(increase if counter.satisfied else 0.0, increase)
