@@ -64,6 +64,12 @@ verify: install ## fail when a generated file differs from what the code says
 unit: install ## unit tests alone: two minutes, no network, no cluster
 	$(BIN)/pytest tests
 
+.PHONY: unit-controller unit-others
+unit-controller: install
+	$(BIN)/pytest tests/controller
+unit-others: install
+	$(BIN)/pytest tests --ignore=tests/controller
+
 .PHONY: e2e
 e2e: install system cluster-build ## end-to-end tests on a real control plane
 	@PYTHONPATH=operator:policies:. scripts/e2e.sh $(BIN)/pytest
@@ -93,7 +99,7 @@ bench-placement: install ## replicas, placement and packing on a day and on reco
 
 .PHONY: presubmit
 presubmit: system ## everything that a change must pass: the quick checks two at a time, then the end-to-end tests
-	@$(MAKE) --no-print-directory -j2 --output-sync=target lint types imports verify unit
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint types imports verify unit-controller unit-others
 	@$(MAKE) --no-print-directory e2e
 
 
