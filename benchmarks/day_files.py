@@ -1,7 +1,7 @@
 """The placement benchmark's day as files: the manifests and the trace that `wattzoo simulate` takes.
 
     python -m benchmarks.day_files --data DIR --out DIR [--alpha 0.519] [--hours 24]
-    wattzoo simulate -f OUT/zoo.yaml --trace OUT/trace.parquet --compare operator,joint
+    wattzoo simulate -f OUT/zoo.yaml --trace OUT/trace.parquet --compare joint
 
 Zoo, fleet and demand are those of `placement_world`; profiles are its laws at rising concurrency, so that what is
 fitted to them is the same replica. A step's requests are spread evenly over it with the step's mean tokens, which is

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wattzoo.cli.fleet_accuracy import read_service_accuracies
-from wattzoo.cli.fleet_baselines import Option, make_groups, make_options
+from wattzoo.cli.fleet_baselines import Group, Option, make_groups, make_options
 from wattzoo.cli.fleet_model import Fleet, check_promises
 from wattzoo.cli.fleet_report import ATTAINED, FleetReport, PolicyRow
 from wattzoo.cli.manifest_files import Manifests
@@ -27,9 +27,9 @@ from wattzoo_policies.sim.fluid.result import FluidResult
 from wattzoo_policies.sim.fluid.run import run_fluid
 from wattzoo_policies.sim.fluid.scenario import STEP_SECONDS, FluidDemand, FluidScenario
 
-COMPARISONS = ("operator", "hpa", "keda", "melange", "fixed-mix", "fixed-mix-packed", "static-peak")
+COMPARISONS = ("joint", "hpa", "keda", "melange", "fixed-mix", "fixed-mix-packed", "static-peak")
 OURS = "wattzoo"
-OPERATOR = "operator"
+JOINT = "joint"
 
 MAX_SCALE = 1e4
 
@@ -118,13 +118,11 @@ def run_study(study: Study, options: StudyOptions, prices: Mapping[str, float], 
     demand = study.scenario.demand
     groups = make_groups(study.fleet, demand, study.accuracies)
     try:
-        contenders = {name: make_options(name, groups, prices) for name in options.compare if name != OPERATOR}
+        others = {name: _make_choices(name, study, groups, prices) for name in options.compare}
     except ValueError as error:
         raise StudyError(f"--compare: {error}") from error
-    plans: dict[str, list[Option]] = {OURS: [Option(make_controller(study.fleet), "")]}
-    if OPERATOR in options.compare:
-        plans[OPERATOR] = [Option(OperatorController(study.found, study.fleet, options.objective), "")]
-    plans |= contenders
+    ours = OperatorController(study.found, study.fleet, options.objective, OURS)
+    plans: dict[str, list[Option]] = {OURS: [Option(ours, "")], **others}
     work = _Work(tick, sum(_count_runs(choices, options.seeds) for choices in plans.values()) + options.bound)
     rows = []
     for name, choices in plans.items():
@@ -142,6 +140,13 @@ def run_study(study: Study, options: StudyOptions, prices: Mapping[str, float], 
         inputs=_describe(study, options, rows),
         notes=study.fleet.notes,
     )
+
+
+def _make_choices(name: str, study: Study, groups: Sequence[Group], prices: Mapping[str, float]) -> list[Option]:
+    """Return what one name of `--compare` stands for; raises `ValueError` where it cannot be set up."""
+    if name == JOINT:
+        return [Option(make_controller(study.fleet), "")]
+    return make_options(name, groups, prices)
 
 
 @dataclass(slots=True)
@@ -170,14 +175,14 @@ def _count_runs(choices: Sequence[Option], seeds: int) -> int:
 
 
 def make_controller(fleet: Fleet) -> JointController:
-    """Return the operator's controller, with what the ModelPools declare: the longest window, the largest reserve.
+    """Return the shared controller, with what the ModelPools declare: the longest window, the largest reserve.
 
     A reserve counts where it is written: unset, the forecast's own error is what stands by.
     """
     window = max(float(scaling.down_stabilization_seconds) for scaling in fleet.scaling.values())
     declared = [scaling.reserve_percent or 0 for scaling in fleet.scaling.values()]
     parameters = JointParameters(down_stabilization_seconds=window, reserve_percent=float(max(declared, default=0)))
-    return JointController(parameters, OURS)
+    return JointController(parameters, JOINT)
 
 
 def _choose(scenario: FluidScenario, choices: Sequence[Option], seed: int, work: _Work) -> Option:

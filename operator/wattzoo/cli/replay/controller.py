@@ -117,7 +117,7 @@ class OperatorController:
     """Runs the operator of these manifests in the plant; see the module's text."""
 
     def __init__(
-        self, found: Manifests, fleet: Fleet, objective: Objective = Objective.ENERGY, name: str = "operator"
+        self, found: Manifests, fleet: Fleet, objective: Objective = Objective.ENERGY, name: str = "wattzoo"
     ) -> None:
         """`found` and `fleet` are of the same files."""
         self.name = name
