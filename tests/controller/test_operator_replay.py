@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.controller.zoo_files import write_zoo
+from tests.controller.zoo_files import service, write_zoo
 from wattzoo.cli.fleet_model import Fleet, make_fleet
 from wattzoo.cli.manifest_files import Manifests, read_manifests
 from wattzoo.cli.replay.cluster import Cluster
@@ -148,6 +150,49 @@ def test_a_seed_gives_the_same_run_again(files: tuple[Manifests, Fleet]) -> None
     first, again = (run_steps(files, [4.0] * 10 + [8.0] * 10, seed=3)[0] for _ in range(2))
     assert first.joules == again.joules
     assert (first.replicas == again.replicas).all()
+
+
+def change_planner(objects: list[dict[str, Any]]) -> None:
+    objects[4]["spec"]["scaling"] = {"planner": "PerVariant"}
+
+
+def change_mode(objects: list[dict[str, Any]]) -> None:
+    objects[4]["spec"]["scaling"] = {"mode": "KEDAMetrics"}
+
+
+def change_mandate(objects: list[dict[str, Any]]) -> None:
+    objects[4]["spec"]["mode"] = objects[5]["spec"]["mode"] = "Observe"
+
+
+def change_workload(objects: list[dict[str, Any]]) -> None:
+    """The small model runs already, in a Deployment of which the files say nothing."""
+    variant = objects[4]["spec"]["members"][0]["variants"][0]
+    variant["workloadRef"] = {"kind": "Deployment", "name": "vllm"}
+    del variant["server"]
+
+
+def change_services(objects: list[dict[str, Any]]) -> None:
+    objects.append(service("search", target=600))
+
+
+@pytest.mark.parametrize("change", [change_planner, change_mode, change_mandate, change_workload, change_services])
+def test_whatever_the_files_say_the_load_is_served(
+    change: Callable[[list[dict[str, Any]]], None], tmp_path: Path
+) -> None:
+    found = read_manifests([write_zoo(tmp_path / "zoo.yaml", change)])
+    fleet = make_fleet(found)
+    names = tuple(one.name for one in fleet.services)
+    requests = np.full((20, len(names)), 60.0)
+    tokens = (np.full_like(requests, SHAPE.input_tokens), np.full_like(requests, SHAPE.output_tokens))
+    demand = FluidDemand(15.0, names, requests, *tokens)
+    accuracy = dict.fromkeys(names, ACCURACY["chat"])
+    scenario = FluidScenario(demand, fleet.pools, fleet.variants, fleet.services, accuracy, warmup_steps=20)
+    controller = Recorded(found, fleet)
+    result = run_fluid(scenario, controller, np.random.default_rng(1))
+    assert result.attainment > 0.95
+    assert (result.serving == result.replicas).all() or change is not change_mode  # nothing is silent for others
+    for name in names:
+        assert sum(controller.rows[-1][1].weights[name].values()) == pytest.approx(1.0)
 
 
 def test_what_is_unknown_is_held(files: tuple[Manifests, Fleet]) -> None:

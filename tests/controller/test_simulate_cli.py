@@ -31,7 +31,7 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Twenty minutes with all baselines, the bound and a picture."""
     path = tmp_path_factory.mktemp("simulate")
     zoo, trace, target = write_zoo(path / "zoo.yaml"), write_trace(path / "trace.csv"), path / "result.json"
-    baselines = "hpa,keda,melange,fixed-mix,static-peak"
+    baselines = "joint,hpa,keda,melange,fixed-mix,static-peak"
     code, text = invoke(
         "-f", zoo, "--trace", trace, "--compare", baselines, "--bound", "--json", target, "--plot", path / "p.svg"
     )
@@ -46,7 +46,7 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_the_json_has_the_keys_that_it_promises(body: dict[str, Any]) -> None:
     assert set(body) == {"policies", "bound", "inputs", "commit"}
     names = [row["policy"] for row in body["policies"]]
-    assert names == ["wattzoo", "hpa", "keda", "melange", "fixed-mix", "static-peak"]
+    assert names == ["wattzoo", "joint", "hpa", "keda", "melange", "fixed-mix", "static-peak"]
     for row in body["policies"]:
         assert set(row) == {
             "policy",
