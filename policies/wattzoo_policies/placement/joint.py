@@ -20,9 +20,9 @@ import numpy as np
 
 from wattzoo_policies.capacity.model import work_seconds
 from wattzoo_policies.limits.replicas import DOWN_STABILIZATION_SECONDS, decide_planned_replicas
+from wattzoo_policies.placement.filling import MOST_FILLED, count_serving, fill_serving, with_route_noise
 from wattzoo_policies.placement.joint_demand import (
     FIRST_CARE,
-    ROUTE_DEVIATIONS,
     Foresight,
     Group,
     ServiceLoad,
@@ -34,7 +34,6 @@ from wattzoo_policies.placement.joint_demand import (
     observe_services,
 )
 from wattzoo_policies.placement.joint_state import JointState, KeptPlan, ServiceMemory
-from wattzoo_policies.placement.packing import serving_replicas
 from wattzoo_policies.placement.problem import Plan, PlanProblem, PlanService, PlanStatus, PlanVariant, make_plan_pool
 from wattzoo_policies.placement.reserve import RESERVE_SLACK, solve_with_reserves
 from wattzoo_policies.placement.signals import FleetDecision, FleetObservation, FleetVariant
@@ -42,12 +41,11 @@ from wattzoo_policies.placement.solve import solve_plan
 from wattzoo_policies.placement.target import (
     LEAST_REQUESTS,
     PLAN_LEAST_REQUESTS,
-    REACH,
     decide_target,
     estimate_credit,
     known_accuracies,
 )
-from wattzoo_policies.placement.weights import Weights, decide_weights
+from wattzoo_policies.placement.weights import decide_weights
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
 
 
@@ -252,68 +250,15 @@ class JointController:
             own = [v for v in variants.values() if any(v.name in service.work_seconds for service in services)]
             found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
             care = view.care.get(group.key, FIRST_CARE)
-            own = _with_route_noise(own, found, services, ready, group, care, view.observation.interval_seconds)
+            own = with_route_noise(own, found, services, ready, group, care, view.observation.interval_seconds)
             found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
-            used = _serving(found, services, own, ready, eta)
-            if self.parameters.fill and len(services) == 1 and found.overload == 0.0:
-                best = max(services[0].accuracy.values()) - REACH
-                filled = [replace(services[0], alpha=best)]
-                found = decide_weights(filled, own, used, eta=eta, objective_weights=counted)
-                used = _serving(found, services, own, used, eta)
+            used = count_serving(found, services, own, ready, eta)
+            if self.parameters.fill and len(services) <= MOST_FILLED and found.overload == 0.0:
+                found = fill_serving(found, services, own, used, eta, counted)
+                used = count_serving(found, services, own, used, eta)
             weights |= found.shares
             serving |= {name: max(number, min(1, ready[name])) for name, number in used.items()}
         return weights, serving
-
-
-def _serving(
-    found: Weights,
-    services: list[PlanService],
-    variants: list[PlanVariant],
-    ready: Mapping[str, int],
-    eta: float,
-) -> dict[str, int]:
-    """Return by variant the replicas that these weights fill; none where nothing is sent."""
-    serving = {}
-    for variant in variants:
-        work = sum(
-            service.rate_rps * found.shares[service.name].get(variant.name, 0.0) * service.work_seconds[variant.name]
-            for service in services
-            if variant.name in service.work_seconds
-        )
-        serving[variant.name] = (
-            serving_replicas(work, variant.knee_load, ready[variant.name], eta=eta) if work > 0.0 else 0
-        )
-    return serving
-
-
-def _with_route_noise(
-    variants: list[PlanVariant],
-    found: Weights,
-    services: list[PlanService],
-    ready: Mapping[str, int],
-    group: Group,
-    care: float,
-    interval_seconds: float,
-) -> list[PlanVariant]:
-    """Return the variants with knees lowered for what chance does to their share of an interval's requests.
-
-    Each request draws its route alone: of k expected ones at share p the count has the variance k (1 - p), which adds
-    to the forecast's own error; the sum is taken `care` times. A variant that nothing
-    was sent to yet may get what fills its ready replicas.
-    """
-    noisy, ratio = [], group.next_ratio
-    total = sum(service.rate_rps for service in services) * interval_seconds
-    for variant in variants:
-        work = [s.work_seconds[variant.name] for s in services if variant.name in s.work_seconds]
-        if variant.knee_load is None or not min(work, default=0.0) > 0.0:
-            noisy.append(variant)
-            continue
-        sent = sum(service.rate_rps * found.shares[service.name].get(variant.name, 0.0) for service in services)
-        room = variant.knee_load / ratio * ready[variant.name] / min(work)
-        count = min(total, interval_seconds * (sent or room))
-        chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - count / total) / count) if count > 0.0 else 0.0
-        noisy.append(replace(variant, knee_load=variant.knee_load * ratio / group.widened(chance, care)))
-    return noisy
 
 
 def _solve(problem: PlanProblem, parameters: JointParameters, previous: Plan | None) -> Plan:

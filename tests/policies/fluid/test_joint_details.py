@@ -10,12 +10,13 @@ import pytest
 from tests.policies.fluid.test_joint import ACCURACY, Watched, draw_counts, make_zoo
 from tests.policies.fluid.worlds import make_demand
 from wattzoo_policies.placement import joint
+from wattzoo_policies.placement.filling import count_serving, fill_serving, with_route_noise
 from wattzoo_policies.placement.joint import JointController
 from wattzoo_policies.placement.joint_demand import Group, estimate_groups, group_services, learn_care
 from wattzoo_policies.placement.joint_state import JointState
 from wattzoo_policies.placement.problem import PlanService
 from wattzoo_policies.placement.signals import FleetDecision, FleetObservation
-from wattzoo_policies.placement.weights import Weights
+from wattzoo_policies.placement.weights import Weights, decide_weights
 from wattzoo_policies.sim.fluid.run import run_fluid
 
 Step = tuple[FleetObservation, FleetDecision, JointState]
@@ -57,7 +58,7 @@ def test_what_was_sent_nothing_yet_leaves_room_for_chance_too(steps: list[Step])
     service = PlanService("s0", 10.0, 10.0, 0.5, {"small": 0.1, "large": 0.1}, ACCURACY)
     sent = Weights({"s0": {"small": 1.0}})
     ready = {"small": 2, "large": 1}
-    small, large = joint._with_route_noise(variants, sent, [service], ready, group, 1.0, 15.0)
+    small, large = with_route_noise(variants, sent, [service], ready, group, 1.0, 15.0)
     assert small.knee_load == pytest.approx(0.6 * group.next_ratio / group.widened(0.0, 1.0))  # all of them: no chance
     assert small.knee_load is not None
     assert large.knee_load is not None
@@ -116,3 +117,27 @@ def test_care_makes_no_burst_smaller_than_the_last_ones(steps: list[Step]) -> No
     assert bursty.widened(0.0, 0.0) == pytest.approx(8.0)
     assert bursty.widened(0.0, 1.0) == pytest.approx(10.0)
     assert bursty.widened(0.0, 2.0) == pytest.approx(12.0)
+
+
+def test_services_that_share_replicas_are_raised_together_as_far_as_what_serves_allows(steps: list[Step]) -> None:
+    """Loads of .1 per request on knees of .5: one large replica carries 5/s of the 8/s, the two targets need 3/s of it.
+
+    (.6 - .4) / .4 of 4/s and (.5 - .4) / .4 of 4/s; the 2/s that are left raise both by the same share of their way.
+    """
+    variants = [replace(joint._plan_variant(v, 0.5, is_short=False)) for v in steps[-1][0].variants]
+    work = {"small": 0.1, "large": 0.1}
+    services = [PlanService(n, 4.0, 4.0, alpha, work, ACCURACY) for n, alpha in (("a", 0.6), ("b", 0.5))]
+    ready = {"small": 3, "large": 3}
+    found = decide_weights(services, variants, ready, eta=1.0)
+    used = count_serving(found, services, variants, ready, 1.0)
+    assert used == {"small": 1, "large": 1}
+    filled = fill_serving(found, services, variants, used, 1.0, {})
+
+    def reached(weights: Weights, name: str) -> float:
+        return sum(share * ACCURACY[member] for member, share in weights.shares[name].items())
+
+    shares = [(reached(filled, s.name) - s.alpha) / (0.8 - s.alpha) for s in services]
+    # x of .2 and x of .3, .4 apart per request: 4 x (.5 / .4) = 2 at x = .4
+    assert shares == pytest.approx([0.4, 0.4], abs=1.0 / 32.0)
+    assert filled.overload == 0.0
+    assert [reached(found, s.name) for s in services] == pytest.approx([0.6, 0.5])
