@@ -193,6 +193,12 @@ def test_a_variant_keeps_free_the_forecasts_error_as_often_as_late_requests_have
     assert estimate_coming_rps({}, {CHAT: {LARGE: 0}}, LARGE) == 0.0
 
 
+def test_a_believed_peak_is_kept_free_whatever_the_care() -> None:
+    # silence between bursts of three times the expected: 10 * 3 * (1 + .25 * .1), all of it to one variant
+    burst = replace(forecast(10.0, 3.3, 0.25), base_ratio=3.0)
+    assert estimate_coming_rps({CHAT: burst}, {CHAT: {LARGE: 1_000_000}}, LARGE) == pytest.approx(30.0 * 1.025)
+
+
 @pytest.mark.parametrize(
     ("rps", "care", "needed"),
     [

@@ -89,7 +89,9 @@ def _forecast_group(
     together = sum(load.next_rps for load in loads.values())
     is_learned = any(expected.errors.samples >= LEAST_SAMPLES for expected in past.following)
     ratio = group.next_ratio if is_learned else None
-    return {name: ServiceForecast(load, ratio, care, together) for name, load in loads.items()}
+    forecast = group.forecast
+    base = forecast.next_base / forecast.next_load if min(forecast.next_base, forecast.next_load) > 0.0 else 1.0
+    return {name: ServiceForecast(load, ratio, care, together, base) for name, load in loads.items()}
 
 
 def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObservation:
@@ -205,7 +207,7 @@ def estimate_coming_rps(
     each request draws its route alone, so of k expected ones at share p the count has the variance k (1 - p). None
     while the error of a service that may reach it is not known.
     """
-    expected, together, ratio, care = 0.0, 0.0, 1.0, 0.0
+    expected, used = 0.0, None
     for ref, weights in live.items():
         share = weights.get(key, 0) / max(1, sum(weights.values()))
         if share == 0.0:
@@ -213,9 +215,9 @@ def estimate_coming_rps(
         forecast = forecasts.get(ref)
         if forecast is None or forecast.next_ratio is None:
             return None
-        together, ratio, care = forecast.group_rps, forecast.next_ratio, forecast.care  # one group: they share members
+        used = forecast  # any of them: they share members, so they are one group
         expected += share * forecast.load.next_rps
-    if expected <= 0.0:
+    if used is None or used.next_ratio is None or expected <= 0.0:
         return 0.0
-    chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - expected / together) / (SAMPLE_SECONDS * expected))
-    return expected * widen(ratio, chance, care)
+    chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - expected / used.group_rps) / (SAMPLE_SECONDS * expected))
+    return expected * used.base_ratio * widen(used.next_ratio / used.base_ratio, chance, used.care)
