@@ -120,8 +120,17 @@ class Zoo:
         return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
 
     def pool(self, *members: Manifest, name: str = "zoo", mode: str = "Act") -> Manifest:
-        """The ModelPool; without members the whole zoo."""
-        scaling = {"downStabilizationSeconds": 6, "drainTimeoutSeconds": 20, "staleAfterSeconds": 10}
+        """The ModelPool; without members the whole zoo.
+
+        Each variant follows its own load, which says what to expect in seconds; the joint plan, which looks back for
+        minutes, has scenarios of its own.
+        """
+        scaling = {
+            "planner": "PerVariant",
+            "downStabilizationSeconds": 6,
+            "drainTimeoutSeconds": 20,
+            "staleAfterSeconds": 10,
+        }
         chosen = list(members) or [small(), medium(), large()]
         spec = {"servedModelName": "zoo", "mode": mode, "scaling": scaling, "members": chosen}
         return of_ours("ModelPool", name, spec, self.namespace)

@@ -184,9 +184,10 @@ def forecast_load(memory: LoadMemory) -> LoadForecast | None:
     peak = max(memory.loads)
     most = MOST_OVER_LARGEST * max(memory.largest, peak)
     expected = _with_trend(memory.level, memory.levels)
-    _, high = _believed(memory.lead, (expected, peak), HIGH_QUANTILE, most)
+    _, high = _believed(memory.lead, (expected, peak), HIGH_QUANTILE, most, UNKNOWN_RATIO * expected)
     high = min(high * _unusual_rise(memory) ** RISE_POWER, most)
-    base, next_high = _believed(memory.following, (memory.next_level, peak), NEXT_QUANTILE, most)
+    unknown = max(UNKNOWN_RATIO * memory.next_level, peak)
+    base, next_high = _believed(memory.following, (memory.next_level, peak), NEXT_QUANTILE, most, unknown)
     next_high = min(next_high, most)
     return LoadForecast(
         memory.level, max(high, memory.next_level), memory.next_level, next_high, min(base, next_high / LEAST_RATIO)
@@ -201,12 +202,11 @@ def _move(
 
 
 def _believed(
-    pair: tuple[Expectation, Expectation], values: tuple[float, float], quantile: float, most: float
+    pair: tuple[Expectation, Expectation], values: tuple[float, float], quantile: float, most: float, unknown: float
 ) -> tuple[float, float]:
     """Return value and bound of the expectation whose bounds have been lower.
 
-    Until one is known: a fixed reserve on the level, or the peak if that is more; where the level has been judged and
-    says nothing, `most`.
+    `unknown` until one is known; where the level has been judged and says nothing, `most`.
     """
     known = []
     for expectation, value in zip(pair, values, strict=True):
@@ -216,9 +216,8 @@ def _believed(
     if known:
         _, value, bound = min(known)
         return value, bound
-    level, peak = values
     is_judged = pair[0].errors.samples >= LEAST_SAMPLES
-    return level, most if is_judged else max(UNKNOWN_RATIO * level, peak)
+    return values[0], most if is_judged else unknown
 
 
 def _with_trend(level: float, levels: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ from wattzoo_policies.placement.forecast import (
     LEAST_SAMPLES,
     MOST_OVER_LARGEST,
     PEAK_STEPS,
+    UNKNOWN_RATIO,
     ErrorHistogram,
     LoadForecast,
     LoadMemory,
@@ -87,11 +88,13 @@ def test_an_expectation_that_says_nothing_leaves_no_infinity_behind() -> None:
     assert all(math.isfinite(e.mean_bound or 0.0) for e in (*memory.lead, *memory.following))
 
 
-def test_before_anything_is_known_the_peak_counts() -> None:
+def test_before_anything_is_known_serving_replicas_have_room_for_the_peak_and_servers_for_a_fixed_reserve() -> None:
+    """What is ready can take a peak again; new servers for it would take from others what it may never need again."""
     memory = observe([0.2, 2.0, 0.2, 0.2, 0.2, 0.2])
     found = forecast(memory)
     assert memory.lead[0].errors.samples < LEAST_SAMPLES
-    assert found.high == found.next_high == 2.0
+    assert found.next_high == 2.0
+    assert found.high == pytest.approx(UNKNOWN_RATIO * (found.level + 0.5 * (found.level - 0.2)))
 
 
 def test_the_margin_of_a_believed_peak_is_the_peaks_own() -> None:
