@@ -68,6 +68,18 @@ async def test_a_pool_without_accelerators_costs_only_its_own_variants(nodes: bo
         assert world.condition(Kind.ACCELERATOR_POOL, Ref("", "l4"), "Ready")["reason"] == "NoMatchingNodes"
 
 
+async def test_a_minimum_that_finds_no_accelerators_is_told_by_the_joint_plan_too() -> None:
+    world = Planned()
+    world.cluster.add(Kind.ACCELERATOR_POOL, make_accelerator_pool("l4", L4))
+    members = [make_member("large", [make_variant(profile="slow"), make_variant("l4", "slow", minReplicas=1)])]
+    world.cluster.add(Kind.MODEL_POOL, make_model_pool(members=members, scaling={"planner": "Joint"}))
+    await world.start(rps=20.0)
+    assert world.plan["planner"] == "Joint"
+    placed = world.condition(Kind.MODEL_POOL, POOL, "Placed")
+    assert (placed["status"], placed["reason"]) == ("False", "AcceleratorsShort")
+    assert "large/l4 needs 1 replicas and may have 0" in placed["message"]
+
+
 async def run_both(world: Planned, ticks: int, batch_rps: float) -> None:
     """Ticks with 20 requests/s at `chat` and some at each backend of `batch`."""
     for _ in range(ticks):

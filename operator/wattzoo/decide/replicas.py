@@ -40,8 +40,10 @@ def decide_pool(inputs: PoolInputs, memory: PoolMemory) -> tuple[PoolDecision, P
     zero_since = _zero_since(inputs, memory)
     lowered = {key: entry.replicas for key, entry in wished.items() if entry.replicas < (states[key].desired or 0)}
     guarded = {key: _guard_decrease(inputs, memory, states[key], entry, zero_since) for key, entry in wished.items()}
-    granted = grant_increases(inputs, states, {key: entry.replicas for key, (entry, _) in guarded.items()})
-    plans = tuple(_variant_plan(inputs, state, guarded, granted) for state in inputs.context.states)
+    # A plan cuts a declared minimum to what there is; here it is asked for again, so that what is missing is told.
+    wanted = {key: max(entry.replicas, bounds[key][0]) for key, (entry, _) in guarded.items()}
+    granted = grant_increases(inputs, states, wanted)
+    plans = tuple(_variant_plan(inputs, state, guarded, wanted, granted) for state in inputs.context.states)
     decision = _summarise(inputs, plans, demand if inputs.plan is None else inputs.plan.expected_rps)
     retiring = frozenset(key for key, number in lowered.items() if number == 0)
     pending = lowered if _is_new(inputs, memory) else {**memory.pending, **_lowest(memory.pending, lowered)}
@@ -255,6 +257,7 @@ def _variant_plan(
     inputs: PoolInputs,
     state: VariantState,
     guarded: Mapping[VariantKey, tuple[VariantReplicas, bool]],
+    wanted: Mapping[VariantKey, int],
     granted: Mapping[VariantKey, int],
 ) -> VariantPlan:
     signals, capacity = inputs.estimate.signals[state.key], inputs.estimate.capacities[state.key]
@@ -273,7 +276,7 @@ def _variant_plan(
         reason=entry.reason,
         message=entry.message,
         retiring=held and entry.reason == "Draining",
-        limited_by=_limit(inputs, state, entry.replicas, number),
+        limited_by=_limit(inputs, state, wanted[state.key], number),
         utilisation=utilisation,
     )
 
