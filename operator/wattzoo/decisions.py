@@ -68,6 +68,11 @@ class ServiceLoad:
     observed_at_seconds: float | None = None
     problem: str = ""
 
+    @property
+    def latest_rps(self) -> float | None:
+        """The rate of the last seconds where it is known, else that of the whole window."""
+        return self.total_rps if self.recent_rps is None else self.recent_rps
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:

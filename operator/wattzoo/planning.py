@@ -113,27 +113,6 @@ def solve_fleet(asked: FleetProblem, at_seconds: float, previous: Plan | None, s
     return FleetPlan(plan, shares, asked.refused)
 
 
-def plan_shares(
-    parts: Sequence[PlanPart],
-    headroom: Mapping[str, Headroom],
-    snapshot: ClusterSnapshot,
-    at_seconds: float,
-    previous: Plan | None = None,
-    *,
-    objective: Objective = Objective.ENERGY,
-    solve: Solve = solve_plan,
-) -> FleetPlan | None:
-    """One plan, made here and now as `FleetPlanner` makes it beside the event loop; None when no part can be planned.
-
-    headroom: what the parts may hold together (`estimate_fleet_headroom`). previous: the last `FleetPlan.plan`. Parts
-    of which something is unknown get no share. Raises ValueError or ArithmeticError when there is no plan.
-    """
-    known = tuple(part for part in parts if not find_unknown(part, headroom))
-    if not known:
-        return None
-    return solve_fleet(make_fleet_problem(known, headroom, snapshot, objective), at_seconds, previous, solve)
-
-
 class FleetPlanner:
     """Makes one plan for all pools that ask for it, and hands each its share."""
 

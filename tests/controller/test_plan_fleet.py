@@ -22,7 +22,7 @@ from wattzoo.decide.plan_fleet import (
 )
 from wattzoo.decisions import ServiceLoad
 from wattzoo.model import Kind, VariantKey
-from wattzoo.planning import plan_shares
+from wattzoo.planning import make_fleet_problem, solve_fleet
 from wattzoo_policies.placement.problem import Plan, PlanStatus
 from wattzoo_policies.placement.solve import solve_plan
 from wattzoo_policies.signals import MemberOutcomes
@@ -68,13 +68,12 @@ async def test_a_declared_reserve_stands_by_on_top_and_is_told_apart() -> None:
     world.cluster.get(Kind.MODEL_POOL, "zoo")["spec"]["scaling"] = {"reservePercent": 50}
     part = await part_of(world, rps=5.0)
     assert declared_reserves([part]) == {"team-a/chat": 50.0}
-    found = plan_shares([part], ROOM, world.cluster.snapshot(), 5.0)
-    assert found is not None
+    snapshot = world.cluster.snapshot()
+    found = solve_fleet(make_fleet_problem([part], ROOM, snapshot), 5.0, None)
     share = found.shares[POOL]
     assert share.rates[CHAT] == pytest.approx(6.5, rel=0.05)
     assert share.reserves[CHAT] == pytest.approx(share.rates[CHAT] / 2.0)
-    alone = plan_shares([without_reserve(part)], ROOM, world.cluster.snapshot(), 5.0)
-    assert alone is not None
+    alone = solve_fleet(make_fleet_problem([without_reserve(part)], ROOM, snapshot), 5.0, None)
     assert alone.shares[POOL].reserves == {}
     assert sum(share.replicas.values()) > sum(alone.shares[POOL].replicas.values())
     assert sum(share.high_rps.values()) == pytest.approx(share.rates[CHAT])  # what stands by carries nothing

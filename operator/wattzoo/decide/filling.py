@@ -19,9 +19,10 @@ from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.forecast import estimate_coming_rps
 from wattzoo.decide.memory import ServiceForecast
 from wattzoo.decide.packing import ACT, ENABLED
+from wattzoo.decide.weights import fill_in_order
 from wattzoo.decisions import ServiceLoad
 from wattzoo.model import TOTAL_WEIGHT, Ref, VariantKey
-from wattzoo_policies.placement.target import GIVE_BACK, HOUR_SECONDS
+from wattzoo_policies.placement.target import estimate_give_back
 
 HOLD = 0.3
 """Of a replica: the law must ask for so much less before one fewer is filled, else one flips in every interval.
@@ -67,14 +68,13 @@ def may_fill(surplus_requests: float | None, rate_rps: float) -> bool:
     Where one replica is more than is needed, all night for instance, a surplus would grow without bound, and one bad
     hour would spend it. None is a law that gives nothing back.
     """
-    hour = HOUR_SECONDS * rate_rps
-    return surplus_requests is not None and surplus_requests <= max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
+    return surplus_requests is not None and surplus_requests <= estimate_give_back(rate_rps)
 
 
 def find_coming(context: PoolContext, load: ServiceLoad, forecasts: Mapping[Ref, ServiceForecast]) -> Coming | None:
     """What comes, where one service has a pool for itself whose pods may fall silent; None elsewhere or unknown."""
     scaling = context.pool.spec.scaling
-    recent = load.total_rps if load.recent_rps is None else load.recent_rps
+    recent = load.latest_rps
     if len(context.services) != 1 or scaling.packing != ENABLED or scaling.mode != ACT or recent is None:
         return None
     forecast = forecasts.get(next(iter(context.services)))
@@ -106,11 +106,8 @@ def fill_replicas(
             )
             count = _count(needed, filled_now, most)
             room[key] = max(split[key], coming.share(count, capacity))
-    left, filled = 1.0, dict.fromkeys(split, 0.0)
-    for key in sorted(room, key=lambda key: (-accuracy[key.member], joules[key])):
-        filled[key] = min(left, room[key])
-        left = max(0.0, left - filled[key])
-    return filled
+    best_first = sorted(room, key=lambda key: (-accuracy[key.member], joules[key]))
+    return fill_in_order(1.0, room, best_first)
 
 
 def _count(needed: float, live: float, most: int) -> int:

@@ -89,9 +89,7 @@ def _forecast_group(
     together = sum(load.next_rps for load in loads.values())
     is_learned = any(expected.errors.samples >= LEAST_SAMPLES for expected in past.following)
     ratio = group.next_ratio if is_learned else None
-    forecast = group.forecast
-    base = forecast.next_base / forecast.next_load if min(forecast.next_base, forecast.next_load) > 0.0 else 1.0
-    return {name: ServiceForecast(load, ratio, care, together, base) for name, load in loads.items()}
+    return {name: ServiceForecast(load, ratio, care, together, group.base_ratio) for name, load in loads.items()}
 
 
 def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObservation:
@@ -125,7 +123,7 @@ def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObser
 def _observe_service(context: PoolContext, estimate: PoolEstimate, ref: Ref) -> FleetService:
     members = find_missing_members(context.services[ref], context.pool)[0]
     load = estimate.loads.get(ref)
-    rate = None if load is None else load.total_rps if load.recent_rps is None else load.recent_rps
+    rate = None if load is None else load.latest_rps
     return FleetService(
         name=str(ref),
         alpha=0.0,

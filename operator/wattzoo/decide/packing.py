@@ -57,9 +57,10 @@ def estimate_variant_rps(inputs: PoolInputs, key: VariantKey) -> float | None:
         if share == 0.0:
             continue
         load = inputs.estimate.loads.get(ref)
-        if load is None or load.total_rps is None:
+        latest = None if load is None or load.total_rps is None else load.latest_rps
+        if latest is None:
             return None
-        total += share * (load.total_rps if load.recent_rps is None else load.recent_rps)
+        total += share * latest
     return max(total, signals.served_rps or 0.0) + signals.waiting / BACKLOG_SECONDS
 
 

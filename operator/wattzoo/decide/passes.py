@@ -108,7 +108,7 @@ def remember_rates(
     """Recent rates by service with the newest added; a gap in the measurements adds nothing."""
     kept = {}
     for ref, load in estimate.loads.items():
-        rate = load.total_rps if load.recent_rps is None else load.recent_rps
+        rate = load.latest_rps
         before = tuple(row for row in rates.get(ref, ()) if estimate.at_seconds - row[0] <= PEAK_SECONDS)
         new = rate is not None and (not before or before[-1][0] < estimate.at_seconds)
         kept[ref] = (*before, (estimate.at_seconds, rate)) if new and rate is not None else before

@@ -67,9 +67,17 @@ def fill_member(
     if not known or not min(carried.values()) > 0.0 or not math.isfinite(sum(carried.values())):
         return None
     stretch = max(1.0, share / sum(carried.values()))
-    left, filled = share, dict.fromkeys(carried, 0.0)
-    for key in sorted(carried, key=lambda key: filling.joules[key]):
-        filled[key] = min(left, stretch * carried[key])
+    room = {key: stretch * share_ for key, share_ in carried.items()}
+    return fill_in_order(share, room, sorted(room, key=lambda key: filling.joules[key]))
+
+
+def fill_in_order(
+    share: float, room: Mapping[VariantKey, float], order: Iterable[VariantKey]
+) -> dict[VariantKey, float]:
+    """Give each in this order what it has room for until the share is used up; keys as in `room`."""
+    left, filled = share, dict.fromkeys(room, 0.0)
+    for key in order:
+        filled[key] = min(left, room[key])
         left = max(0.0, left - filled[key])
     return filled
 

@@ -74,6 +74,12 @@ class Group:
         """Return what the coming interval's load rarely exceeds, over the expected."""
         return self.forecast.next_high / self.forecast.next_load if self.forecast.next_load > 0.0 else 1.0
 
+    @property
+    def base_ratio(self) -> float:
+        """Return what the coming interval's error is one of, over the expected: above 1 where the peak is believed."""
+        base, following = self.forecast.next_base, self.forecast.next_load
+        return base / following if base > 0.0 and following > 0.0 else 1.0
+
     def widened(self, chance: float, care: float) -> float:
         """Return what load may become over the expected, the forecast's error and chance's counted `care` times.
 
@@ -82,7 +88,7 @@ class Group:
         base, following = self.forecast.next_base, self.forecast.next_load
         if not (base > 0.0 and following > 0.0):
             return widen(self.next_ratio, chance, care)
-        return base / following * widen(self.forecast.next_high / base, chance, care)
+        return self.base_ratio * widen(self.forecast.next_high / base, chance, care)
 
     def foreseen(self) -> Group:
         """Return the group as of somebody who knows the coming interval's rate, and only chance and sizes are left."""

@@ -43,16 +43,21 @@ def observe_debt(debt: Debt, service: FleetService, rate_rps: float, repay_secon
     if new < 0.0 or service.satisfied < debt.satisfied:
         return Debt(0.0, service.satisfied, service.total)
     owed = service.alpha * new - (service.satisfied - debt.satisfied)
-    hour = HOUR_SECONDS * max(0.0, rate_rps)
     least = min(known_accuracies(service).values(), default=service.alpha)
     swing = max(0.0, service.alpha - least) * LEAST_REQUESTS
-    floor = -estimate_credit(rate_rps, repay_seconds) - swing - max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
+    floor = -estimate_credit(rate_rps, repay_seconds) - swing - estimate_give_back(rate_rps)
     return Debt(max(floor, debt.queue + owed), service.satisfied, service.total)
 
 
 def estimate_credit(rate_rps: float, repay_seconds: float) -> float:
     """Return the credit to aim at: six standard deviations of the repayment time's outcomes, at most `CREDIT`."""
     return min(CREDIT, CREDIT_DEVIATIONS * 0.5 * math.sqrt(repay_requests(rate_rps, repay_seconds)))
+
+
+def estimate_give_back(rate_rps: float) -> float:
+    """Return the surplus in requests that an hour may give back unnoticed."""
+    hour = HOUR_SECONDS * max(0.0, rate_rps)
+    return max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
 
 
 def repay_requests(rate_rps: float, repay_seconds: float, least: float = LEAST_REQUESTS) -> float:
