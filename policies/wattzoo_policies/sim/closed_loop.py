@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -68,7 +69,8 @@ def replay_closed_loop(
     """Run a scenario on recorded decisions: pods with their real lives, and weights by the time they took effect.
 
     The variants' replica bounds and initial replicas do not matter here. A pod that was never ready burns start power
-    until it is gone; one that terminates drains, and holds its accelerators until it is gone.
+    until it is gone; one that terminates drains, and holds its accelerators until it is gone. One that falls silent
+    finishes what is inside and then idles, ready to be woken.
     """
     loop = _Loop(scenario, rng, begin_seconds=min((0.0, *(pod.started_seconds for pod in pods))))
     if loop.begin_seconds < 0.0:
@@ -127,6 +129,8 @@ class _Loop:
 
         def start(at: float) -> None:
             replica = self.fleet.start(pod.variant, at, model=model)
+            for when, serving in pod.serving:
+                self.act(max(at, when), 0, partial(self.set_serving, replica, serving))
             if pod.terminating_seconds is not None:
                 gone = pod.gone_seconds
                 linger = 0.0 if gone is None else max(0.0, gone - pod.terminating_seconds)
@@ -135,6 +139,10 @@ class _Loop:
                 self.act(max(at, pod.gone_seconds), 0, lambda at: self.collect_lost(replica.kill(at)))
 
         self.act(pod.started_seconds, 0, start)
+
+    def set_serving(self, replica: Replica, serving: bool, _at: float) -> None:
+        """Wake or silence a replica."""
+        self.fleet.set_serving(replica, serving=serving)
 
     def collect_lost(self, tickets: tuple[int, ...]) -> None:
         """Count requests that were cut."""

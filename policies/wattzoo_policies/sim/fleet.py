@@ -1,8 +1,8 @@
 """Replicas of several variants behind weighted routes: what the gateway and the scheduler do, in the plant's time.
 
 A request goes to a variant by the route's weights (an independent draw each, as Envoy's weighted clusters do) and
-inside it to the less loaded of two replicas drawn at random (its least-request balancing). Scaling takes starting
-replicas away before ready ones, the youngest first; a replica that goes drains.
+inside it to the less loaded of two replicas drawn at random (its least-request balancing) from those that are not
+silent. Scaling takes starting replicas away before ready ones, the youngest first; a replica that goes drains.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class VariantEnergy:
 class _Pod:
     replica: Replica
     started: bool
+    serving: bool = True
 
 
 @dataclass(slots=True)
@@ -99,8 +100,15 @@ class Fleet:
         for replica in current[: max(0, len(current) - replicas)]:
             replica.drain(at_seconds, self.linger_seconds)
 
+    def set_serving(self, replica: Replica, *, serving: bool) -> None:
+        """Send requests to a replica or keep it silent; what is inside a silent one is finished."""
+        for pods in self._pods.values():
+            for pod in pods:
+                if pod.replica is replica:
+                    pod.serving = serving
+
     def ready(self, variant: str) -> list[Replica]:
-        """Return the replicas that take traffic, as of the last `advance`."""
+        """Return the replicas that can take requests, silent ones included, as of the last `advance`."""
         return [pod.replica for pod in self._pods.get(variant, ()) if pod.replica.phase is ReplicaPhase.READY]
 
     def submit(
@@ -113,7 +121,7 @@ class Fleet:
         """Route one request (its form by variant) and return (variant, replica, ticket), or `None`: nobody is ready."""
         serving: dict[str, list[Replica]] = {}
         for variant, weight in weights.items():
-            if weight > 0.0 and (replicas := self._ready_at(variant, at_seconds)):
+            if weight > 0.0 and (replicas := self._serving_at(variant, at_seconds)):
                 serving[variant] = replicas
         if not serving:
             return None
@@ -165,12 +173,13 @@ class Fleet:
             pod.replica.running_requests + pod.replica.waiting_requests for pods in self._pods.values() for pod in pods
         )
 
-    def _ready_at(self, variant: str, at: float) -> list[Replica]:
-        """Return replicas that are ready at this time (only starting ones can have changed without an advance)."""
+    def _serving_at(self, variant: str, at: float) -> list[Replica]:
+        """Return replicas that take requests now (only starting ones can have changed without an advance)."""
         for pod in self._pods.get(variant, ()):
             if pod.replica.phase is ReplicaPhase.STARTING:
                 self._collect(variant, pod.replica, at)
-        return self.ready(variant)
+        pods = self._pods.get(variant, ())
+        return [pod.replica for pod in pods if pod.serving and pod.replica.phase is ReplicaPhase.READY]
 
     def _collect(self, variant: str, replica: Replica, at: float) -> None:
         for event in replica.advance(at):

@@ -101,13 +101,17 @@ class ReplicasController(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PodLife:
-    """One replica of a recorded run; `None` for what never happened. Times may lie before 0."""
+    """One replica of a recorded run; `None` for what never happened. Times may lie before 0.
+
+    serving: when requests began to be sent to it (True) or it fell silent (False); before the first step they are.
+    """
 
     variant: str
     started_seconds: float
     ready_seconds: float | None = None
     terminating_seconds: float | None = None
     gone_seconds: float | None = None
+    serving: tuple[tuple[float, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
