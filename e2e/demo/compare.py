@@ -59,7 +59,7 @@ def compare(recording: Recording, table_path: Path = settings.TABLE) -> Comparis
     by_member = {variant.member: variant.name for variant in scenario.variants}
     mixture = run_mixture_hpa(scenario, by_member, hpa, goal=ATTAINMENT_GOAL)
     return Comparison(
-        replayed=plant_run(replayed, "the weights and pods that were recorded", reached_goal=True),
+        replayed=plant_run(replayed, replay_setting(recording), reached_goal=True),
         hpa_largest=baseline_run(run_largest_hpa(scenario, largest, hpa, goal=ATTAINMENT_GOAL)),
         fixed_mix_hpa=baseline_run(mixture),
         laws=simulate_laws(scenario, mixture.result.joules),
@@ -179,9 +179,28 @@ def recorded_pods(recording: Recording) -> tuple[PodLife, ...]:
             life.ready_at_seconds,
             life.terminating_at_seconds,
             life.gone_at_seconds,
+            life.serving_steps or (),
         )
         for life in recording.pods
     )
+
+
+def replay_setting(recording: Recording) -> str:
+    """Return what of the run was replayed, in words: older recordings do not say which pods were silent."""
+    steps = [life.serving_steps for life in recording.pods]
+    known = [row for row in steps if row is not None]
+    if len(known) < len(steps):
+        return "the weights and pods that were recorded; which pods were silent is unknown, so all ready ones serve"
+    times = sum(not serving for row in known for _, serving in row)
+    return (
+        "the weights and pods that were recorded, silence included: a silent pod finishes what is inside, takes "
+        f"nothing and draws the power of a resident one ({times} times, at {sum(map(_was_silent, known))} of "
+        f"{len(known)} pods)"
+    )
+
+
+def _was_silent(steps: tuple[tuple[float, bool], ...]) -> bool:
+    return not all(serving for _, serving in steps)
 
 
 def recorded_weights(recording: Recording) -> tuple[tuple[float, Weights], ...]:

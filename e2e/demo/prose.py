@@ -70,6 +70,7 @@ def _run_lines(report: Mapping[str, Any]) -> list[str]:
     lines.append(
         _run_line("WattZoo, its decisions replayed", energy["replayed"], replayed["slo"], replayed["satisfied"])
     )
+    lines.append(f"    {replayed['setting']}")
     for key, name in NAMES.items():
         run = report["plant"][key]
         mark = "" if run["reached_goal"] else " (!)"

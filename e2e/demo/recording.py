@@ -68,7 +68,11 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class PodLife:
-    """One GPU pod: when it took its GPUs, when it could serve and when it was gone; None for what did not happen."""
+    """One GPU pod: when it took its GPUs, when it could serve and when it was gone; None for what did not happen.
+
+    serving_steps: from when on traffic was meant for it (True) or it was silent (False), the first as it was first
+        seen; None in recordings that did not look.
+    """
 
     variant: str
     name: str
@@ -76,6 +80,7 @@ class PodLife:
     ready_at_seconds: float | None = None
     terminating_at_seconds: float | None = None
     gone_at_seconds: float | None = None
+    serving_steps: tuple[tuple[float, bool], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +145,19 @@ class Recording:
             load_seconds=raw["load_seconds"],
             replies=tuple(Reply(**row) for row in raw["replies"]),
             moments=tuple(_moment(row) for row in raw["moments"]),
-            pods=tuple(PodLife(**row) for row in raw["pods"]),
+            pods=tuple(_pod_life(row) for row in raw["pods"]),
             energy=tuple(EnergySample(**row) for row in raw["energy"]),
             latency=tuple(LatencyCount(**row) for row in raw["latency"]),
             writes=tuple(Write(**row) for row in raw["writes"]),
             steady_window=(low, high),
             emulator_lag_p99_ms=raw["emulator_lag_p99_ms"],
         )
+
+
+def _pod_life(row: dict[str, Any]) -> PodLife:
+    steps = row.pop("serving_steps", None)
+    known = None if steps is None else tuple((at_seconds, serving) for at_seconds, serving in steps)
+    return PodLife(serving_steps=known, **row)
 
 
 def _moment(row: dict[str, Any]) -> Moment:

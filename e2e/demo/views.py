@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from e2e.demo.recording import EnergySample, LatencyCount, PodLife, Replicas
+from wattzoo.model import LABEL_SERVING
 
 Manifest = Mapping[str, Any]
 RawSeries = Mapping[str, Any]
@@ -75,6 +76,11 @@ def is_leaving(pod: Manifest) -> bool:
     return pod["metadata"].get("deletionTimestamp") is not None
 
 
+def is_meant_to_serve(pod: Manifest) -> bool:
+    """Return whether traffic goes to the pod once it is ready; pods that say nothing (adopted ones) take theirs."""
+    return bool(pod["metadata"].get("labels", {}).get(LABEL_SERVING, "true") == "true")
+
+
 def count_replicas(desired: int, pods: Sequence[Manifest]) -> Replicas:
     """Return pods by what they do at this moment."""
     staying = [pod for pod in pods if not is_leaving(pod)]
@@ -99,6 +105,9 @@ def follow_pods(
                 life = replace(life, ready_at_seconds=at_seconds)
             if life.terminating_at_seconds is None and is_leaving(pod):
                 life = replace(life, terminating_at_seconds=at_seconds)
+            steps, serving = life.serving_steps or (), is_meant_to_serve(pod)
+            if not steps or steps[-1][1] is not serving:
+                life = replace(life, serving_steps=(*steps, (at_seconds, serving)))
             after[uid] = life
     for uid, life in after.items():
         if uid not in present and life.gone_at_seconds is None:
