@@ -104,6 +104,57 @@ def test_replay_of_pods_and_weights_gives_the_same_energy() -> None:
     assert result.failed == 0
 
 
+def make_single(arrivals: tuple[tuple[float, int], ...], end_seconds: float) -> Scenario:
+    """One service of one variant `g`; each arrival is (when, tokens of the answer)."""
+    requests = tuple(LoopRequest(at, "chat", str(at), 10, {"good": n}, {"good": True}) for at, n in arrivals)
+    return Scenario(requests, (Variant("g", "good", MODEL, 0, 4, 0),), {"chat": TARGET}, end_seconds)
+
+
+ALL_TO_G = ((0.0, {"chat": {"g": 1.0}}),)
+
+
+def test_a_silent_replica_draws_idle_power_and_the_serving_one_takes_all() -> None:
+    scenario = make_single(((0.0, 20),) * 4, 10.0)
+    pods = (PodLife("g", -5.0, 0.0), PodLife("g", -5.0, 0.0, serving=((-5.0, False),)))
+    result = replay_closed_loop(scenario, pods, ALL_TO_G, np.random.default_rng(0))
+    # One replica decodes all four. The first begins at once, alone: a step of 11 ms. Its other 19 steps are those of a
+    # batch of four, 14 ms each; then the three have a 20th step left, 13 ms. The other replica idles for all 10 s.
+    watts = {batch: 300 + 200 * batch * 0.001 / (0.010 + batch * 0.001) for batch in (1, 3, 4)}
+    busy = 0.011 + 19 * 0.014 + 0.013
+    assert result.energy["g"].active_joules == pytest.approx(0.011 * watts[1] + 0.266 * watts[4] + 0.013 * watts[3])
+    assert result.energy["g"].idle_joules == pytest.approx((10 + 10 - busy) * 100)
+    assert result.failed == 0
+
+
+def test_a_replica_that_falls_silent_finishes_and_the_woken_one_takes_what_comes() -> None:
+    scenario = make_single(((0.0, 1000), (2.0, 20)), 20.0)
+    pods = (
+        PodLife("g", -5.0, 0.0, serving=((-5.0, True), (1.0, False))),
+        PodLife("g", -5.0, 0.0, serving=((-5.0, False), (1.0, True))),
+    )
+    result = replay_closed_loop(scenario, pods, ALL_TO_G, np.random.default_rng(0))
+    # Each request is alone in its replica: 1000 and 20 steps of 11 ms, 11 s and .22 s.
+    assert result.energy["g"].active_joules == pytest.approx(11.22 * (300 + 200 / 11))
+    assert result.energy["g"].idle_joules == pytest.approx((20 + 20 - 11.22) * 100)
+    assert (result.failed, result.services["chat"].total) == (0, 2)
+
+
+def test_a_replica_that_was_made_silent_while_starting_takes_nothing_until_it_is_woken() -> None:
+    scenario = make_single(tuple((0.5 * turn, 20) for turn in range(20)), 10.0)
+    pods = (PodLife("g", -1.0, 5.0, serving=((-1.0, False), (7.0, True))),)
+    result = replay_closed_loop(scenario, pods, ALL_TO_G, np.random.default_rng(0))
+    assert result.failed == 14  # arrivals at 0, .5, ... 6.5 s
+
+
+def test_a_variant_whose_replicas_are_all_silent_gets_no_share() -> None:
+    scenario = make_small_scenario(100)
+    pods = (PodLife("g", -5.0, 0.0, serving=((-5.0, False),)), PodLife("b", -5.0, 0.0))
+    steps = ((0.0, {"chat": {"g": 0.9, "b": 0.1}}),)
+    result = replay_closed_loop(scenario, pods, steps, np.random.default_rng(0))
+    assert result.energy["g"].joules == pytest.approx(50 * 100)  # idle for 50 s
+    assert result.services["chat"].achieved == 0.5  # all by `bad`, which satisfies every other time
+
+
 def test_recorded_decisions_replay_close_to_the_run_itself() -> None:
     setting = Setting(duration_seconds=120.0)
     scenario = replace(make_scenario(setting, 7), linger_seconds=0.0)
