@@ -194,8 +194,8 @@ def replay_setting(recording: Recording) -> str:
     times = sum(not serving for row in known for _, serving in row)
     return (
         "the weights and pods that were recorded, silence included: a silent pod finishes what is inside, takes "
-        f"nothing and draws the power of a resident one ({times} times, at {sum(map(_was_silent, known))} of "
-        f"{len(known)} pods)"
+        "nothing and draws the power of a resident one (pods that were silent: "
+        f"{sum(map(_was_silent, known))} of {len(known)}; silences: {times})"
     )
 
 

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from e2e.demo import settings
-from e2e.demo.compare import compare, make_scenario, make_variants, recorded_pods, recorded_weights
+from e2e.demo.compare import (
+    compare,
+    make_scenario,
+    make_variants,
+    recorded_pods,
+    recorded_weights,
+    replay_setting,
+)
 from e2e.demo.recording import Moment, PodLife, Recording, Reply
 from e2e.emulator.table import read_table
+from wattzoo_policies.sim.closed_loop import replay_closed_loop
 
 FACTS = {"targets": {"chat": 0.519, "search": 0.519}, "latency_bounds_seconds": {"ttft": 2.0, "tpot": 0.06}}
 LARGE, HALF = {"large-h100": 1.0}, {"large-h100": 0.5, "small-l4": 0.5}
@@ -68,6 +79,41 @@ def test_pods_keep_their_lives(recording: Recording) -> None:
         ("large-h100", -40.0, -10.0),
         ("small-l4", 1.0, 10.0),
     ]
+
+
+def with_silence(recording: Recording) -> Recording:
+    """The small replica falls silent at second 15, before any request is meant for it, and is never woken."""
+    large, small = recording.pods
+    small = replace(small, serving_steps=((1.0, True), (15.0, False)))
+    return replace(recording, pods=(replace(large, serving_steps=((-40.0, True),)), small))
+
+
+def test_the_setting_says_whether_silence_was_replayed(recording: Recording) -> None:
+    assert "silent is unknown, so all ready ones serve" in replay_setting(recording)
+    assert "(pods that were silent: 1 of 2; silences: 1)" in replay_setting(with_silence(recording))
+
+
+def test_silence_is_saved_and_a_recording_without_it_still_loads(recording: Recording, tmp_path: Path) -> None:
+    path = tmp_path / "recording.json"
+    with_silence(recording).save(path)
+    assert Recording.load(path).pods == with_silence(recording).pods
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    for row in raw["pods"]:
+        del row["serving_steps"]
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    older = Recording.load(path)
+    assert older.pods == recording.pods
+    assert [pod.serving for pod in recorded_pods(older)] == [(), ()]
+
+
+def test_a_silent_pod_of_the_run_takes_no_request_in_the_replay(recording: Recording) -> None:
+    silent = with_silence(recording)
+    steps, scenario = recorded_weights(recording), make_scenario(recording, settings.TABLE)
+    result = replay_closed_loop(scenario, recorded_pods(silent), steps, np.random.default_rng(0))
+    small = next(variant.model for variant in make_variants() if variant.member == "small")
+    assert result.energy["small-l4"].active_joules == 0.0
+    assert result.energy["small-l4"].idle_joules == pytest.approx((33.5 - 10.0) * small.idle_watts)  # ready at 10
+    assert result.failed == 0  # the large replica answers all
 
 
 def test_a_replay_costs_what_its_replicas_draw_and_baselines_say_what_they_tried(recording: Recording) -> None:

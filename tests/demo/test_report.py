@@ -77,6 +77,7 @@ def test_half_the_energy_is_called_half() -> None:
     report = make_report(make_recording(), make_comparison(largest_joules=12_190.0))
     assert round(report["plant"]["hpa_largest"]["measured_against_it_percent"]) == -50
     assert "50 % less energy than always the largest model" in render_text(report)
+    assert "as recorded" in render_text(report)  # what of the run was replayed
 
 
 def test_worse_is_called_worse() -> None:

@@ -92,6 +92,16 @@ def test_a_pods_life_is_followed_from_its_node_to_its_end() -> None:
     assert (life.terminating_at_seconds, life.gone_at_seconds) == (5.0, 6.0)
 
 
+def test_a_pods_silence_is_followed_whether_it_is_ready_or_not() -> None:
+    silent, serving = {"wattzoo.dev/serving": "false"}, {"wattzoo.dev/serving": "true"}
+    lives = follow_pods({}, {"small-l4": [pod("a", serving), pod("b", {})]}, 1.0)
+    lives = follow_pods(lives, {"small-l4": [pod("a", silent), pod("b", {}, ready=True)]}, 2.0)
+    lives = follow_pods(lives, {"small-l4": [pod("a", silent, ready=True), pod("b", {}, ready=True)]}, 3.0)
+    lives = follow_pods(lives, {"small-l4": [pod("a", serving, ready=True)]}, 4.0)
+    assert lives["a"].serving_steps == ((1.0, True), (2.0, False), (4.0, True))
+    assert lives["b"].serving_steps == ((1.0, True),)  # an adopted pod has no such label and takes its traffic
+
+
 def test_satisfied_shares_add_members_and_unknown_stays_unknown() -> None:
     def row(member: str, outcome: str, count: str) -> dict[str, Any]:
         return {"metric": {"service": "chat", "member": member, "outcome": outcome}, "value": [0, count]}
