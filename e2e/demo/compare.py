@@ -171,15 +171,20 @@ def _read_all(name: str) -> list[dict[str, Any]]:
 
 
 def recorded_pods(recording: Recording) -> tuple[PodLife, ...]:
-    """Return the pods' lives as the plant takes them."""
+    """Return the pods' lives as the plant takes them; what the first look found holds from the beginning."""
+    first = recording.moments[0].at_seconds if recording.moments else None
+
+    def since(at_seconds: float) -> float:
+        return 0.0 if at_seconds == first else at_seconds
+
     return tuple(
         PodLife(
             life.variant,
-            life.started_at_seconds,
-            life.ready_at_seconds,
+            since(life.started_at_seconds),
+            None if life.ready_at_seconds is None else since(life.ready_at_seconds),
             life.terminating_at_seconds,
             life.gone_at_seconds,
-            life.serving_steps or (),
+            tuple((since(at_seconds), serving) for at_seconds, serving in life.serving_steps or ()),
         )
         for life in recording.pods
     )

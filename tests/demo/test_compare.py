@@ -81,6 +81,14 @@ def test_pods_keep_their_lives(recording: Recording) -> None:
     ]
 
 
+def test_what_the_first_look_found_was_there_from_the_beginning(recording: Recording) -> None:
+    found = PodLife("large-h100", "a", 0.7, 0.7, serving_steps=((0.7, True), (20.0, False)))  # the first moment is .7
+    came = PodLife("small-l4", "b", 1.7, 12.0, serving_steps=((1.7, True),))
+    first, second = recorded_pods(replace(recording, pods=(found, came)))
+    assert (first.started_seconds, first.ready_seconds, first.serving) == (0.0, 0.0, ((0.0, True), (20.0, False)))
+    assert (second.started_seconds, second.ready_seconds, second.serving) == (1.7, 12.0, ((1.7, True),))
+
+
 def with_silence(recording: Recording) -> Recording:
     """The small replica falls silent at second 15, before any request is meant for it, and is never woken."""
     large, small = recording.pods
