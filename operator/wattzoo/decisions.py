@@ -140,7 +140,8 @@ class ServiceDecision:
 
     weights sum to 1,000,000, or are empty when there is nothing to write. `held` says that the live weights stay
     because something is not known. wish: shares by member to plan replicas for, as if every member were ready, averaged
-    over some intervals, and at least what a route had that does not follow; empty when unknown.
+    over some intervals, and at least what a route had that does not follow; empty when unknown. asked: the law's shares
+    by variant, before replicas are filled.
     """
 
     at_seconds: float
@@ -151,6 +152,7 @@ class ServiceDecision:
     policy: Decision | None = None
     inputs: tuple[DecisionInput, ...] = ()
     wish: Mapping[str, float] = field(default_factory=dict)
+    asked: Mapping[VariantKey, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from wattzoo.decide.capacity import find_poor_fit, fit_profile
 from wattzoo.decide.caps import holdings, node_accelerators
 from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_pools
 from wattzoo.decide.energy import measured_watts
+from wattzoo.decide.forecast import SAMPLE_SECONDS
 from wattzoo.decide.memory import PoolMemory, ServiceMemory
 from wattzoo.decide.passes import PoolThought, ServiceThought, think_pool, think_service
 from wattzoo.decide.restore import restore_pool
@@ -155,7 +156,19 @@ class Reconciler:
         self._forget(snapshot)
         joint = pool.spec.scaling.planner == JOINT
         plan = self.planner.plan_of(ref, telemetry.at_seconds) if joint else None
-        thought = think_pool(self._specs, ref, raw, pool, snapshot, telemetry, memory, services, self._reserved, plan)
+        thought = think_pool(
+            self._specs,
+            ref,
+            raw,
+            pool,
+            snapshot,
+            telemetry,
+            memory,
+            services,
+            self._reserved,
+            plan,
+            min(SAMPLE_SECONDS, float(self._settings.pool_interval_seconds)),
+        )
         self.planner.note(ref, thought.part if joint else None)
         self.planner.start_if_due(snapshot, read_pools(self._specs, snapshot), telemetry.at_seconds)
         self._pools[key] = thought.memory

@@ -1,65 +1,109 @@
-"""Full or silent: what a service's serving replicas have room for is answered by its most accurate members.
+"""Full or silent: what serving replicas have room for is answered by the most accurate members.
 
-Serving replicas are whole, so shares that meet a promise exactly leave a costly one half empty, and most of its power
-is drawn for the first request. The law's shares say how many must serve; these are filled with the most accurate
-answers that they can give. What that earns is credit in the law's ledger; the law gives it back in smaller shares,
-until a replica fewer suffices. So costly replicas are full or silent in turn, nobody is ever given less accurate
-answers than the law asks for, and the mean is the promise. It pays only where pods can fall silent and nobody else
-fills them: for a service that has its ModelPool for itself.
+Serving replicas are whole, so shares that meet promises exactly leave a costly one half empty, and most of its power is
+drawn for the first request. The laws' shares, of all services of a pool together, say how many must serve; these are
+filled with the most accurate answers that they can give. What that earns is credit in the laws' ledgers; the laws give
+it back in smaller shares, until a replica fewer suffices. So costly replicas are full or silent in turn, nobody is ever
+given less accurate answers than the law asks for, and the mean is the promise. It pays only where pods can fall silent.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wattzoo.decide.capacity import KNEE_SHARE
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.forecast import estimate_coming_rps
-from wattzoo.decide.memory import ServiceForecast
-from wattzoo.decide.packing import ACT, ENABLED
+from wattzoo.decide.memory import Asked, ServiceForecast
+from wattzoo.decide.packing import ACT, ENABLED, MARGIN
 from wattzoo.decide.weights import fill_in_order
-from wattzoo.decisions import ServiceLoad
 from wattzoo.model import TOTAL_WEIGHT, Ref, VariantKey
 from wattzoo_policies.placement.target import estimate_give_back
 
 HOLD = 0.3
-"""Of a replica: the law must ask for so much less before one fewer is filled, else one flips in every interval.
+"""Of a replica: the laws must ask for so much less before one fewer is filled, else one flips in every interval.
 
 A law that moves weights by steps (to a third at least) could never ask for less than two thirds of one of two replicas.
 """
 FULL = 0.94
 """Of what packing lets replicas take: at the very edge every rise of the forecast would wake one more."""
+GAIN = 0.5
+"""Of what an hour may give back, up to which a law is given more."""
 ROUNDING = 1e-6
 BISECTIONS = 20
-SELF = Ref("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One service of a pool: what it sends, as measured and as forecast, what its law asks for, and what it has.
+
+    recent_rps: the peak of late where no error of a forecast is known yet.
+    """
+
+    recent_rps: float
+    forecast: ServiceForecast | None
+    asked: Asked
+    live: Mapping[VariantKey, int]
+
+    def live_share(self, key: VariantKey) -> float:
+        """Its share of requests that goes to a variant now."""
+        return self.live.get(key, 0) / max(1, sum(self.live.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """What a service that has its pool for itself sends: measured, and forecast for the coming interval."""
+    """What all services of a pool send in the coming interval, and which of them is being decided."""
 
-    recent_rps: float
-    forecast: ServiceForecast
+    own: Ref
+    callers: Mapping[Ref, Caller]
 
-    def work(self, share: float, capacity_rps: float) -> float:
-        """Replicas of this capacity that a share of the requests fills, as packing counts them."""
+    @property
+    def own_rps(self) -> float:
+        """Measured requests per second of the service in question."""
+        return self.callers[self.own].recent_rps
+
+    def asking(self, asked: Asked) -> Coming:
+        """The same with what the law of the service in question asks for now."""
+        own = replace(self.callers[self.own], asked=asked)
+        return replace(self, callers={**self.callers, self.own: own})
+
+    def work(self, shares: Mapping[Ref, float], capacity_rps: float) -> float:
+        """Replicas of this capacity that these shares of the services' requests fill, as packing counts them."""
         one, rest = VariantKey("", "share"), VariantKey("", "rest")
-        weight = round(share * TOTAL_WEIGHT)
-        live = {SELF: {one: weight, rest: TOTAL_WEIGHT - weight}}
-        coming = estimate_coming_rps({SELF: self.forecast}, live, one) or 0.0
-        return max(self.recent_rps * share, coming) * KNEE_SHARE / capacity_rps
+        weights = {ref: round(share * TOTAL_WEIGHT) for ref, share in shares.items()}
+        live = {ref: {one: weight, rest: TOTAL_WEIGHT - weight} for ref, weight in weights.items()}
+        forecasts = {ref: caller.forecast for ref, caller in self.callers.items() if caller.forecast is not None}
+        coming = estimate_coming_rps(forecasts, live, one)
+        recent = sum(share * self.callers[ref].recent_rps for ref, share in shares.items())
+        if coming is None:
+            return recent * (1.0 + MARGIN) / capacity_rps
+        return max(recent, coming) * KNEE_SHARE / capacity_rps
 
-    def share(self, replicas: int, capacity_rps: float) -> float:
-        """The largest share that so many replicas take, at most 1."""
-        low, high = 0.0, 1.0
-        if self.work(high, capacity_rps) <= FULL * replicas:
-            return high
-        for _ in range(BISECTIONS):
+    def asked_share(self, key: VariantKey, way: float) -> dict[Ref, float]:
+        """Shares of a variant, moved from what each law asks for: by 1 to all of its requests, by -1 to none."""
+        shares = {}
+        for ref, caller in self.callers.items():
+            asked = caller.asked.split.get(key)
+            share = asked or 0.0
+            if asked is not None and way > 0.0 and caller.asked.may_gain:  # else its members are others
+                share += way * (1.0 - share)
+            elif way < 0.0 and caller.asked.may_give:
+                share *= 1.0 + way
+            shares[ref] = share
+        return shares
+
+    def fill(self, key: VariantKey, replicas: int, capacity_rps: float) -> float:
+        """The largest share of the service in question when all move the same part of their way."""
+        low, high = -1.0, 1.0
+        if self.work(self.asked_share(key, high), capacity_rps) <= FULL * replicas:
+            low = high
+        for _ in range(BISECTIONS if low < high else 0):
             middle = (low + high) / 2.0
-            low, high = (middle, high) if self.work(middle, capacity_rps) <= FULL * replicas else (low, middle)
-        return low
+            fits = self.work(self.asked_share(key, middle), capacity_rps) <= FULL * replicas
+            low, high = (middle, high) if fits else (low, middle)
+        return self.asked_share(key, low)[self.own]
 
 
 def may_fill(surplus_requests: float | None, rate_rps: float) -> bool:
@@ -68,50 +112,61 @@ def may_fill(surplus_requests: float | None, rate_rps: float) -> bool:
     Where one replica is more than is needed, all night for instance, a surplus would grow without bound, and one bad
     hour would spend it. None is a law that gives nothing back.
     """
-    return surplus_requests is not None and surplus_requests <= estimate_give_back(rate_rps)
+    return surplus_requests is not None and surplus_requests <= GAIN * estimate_give_back(rate_rps)
 
 
-def find_coming(context: PoolContext, load: ServiceLoad, forecasts: Mapping[Ref, ServiceForecast]) -> Coming | None:
-    """What comes, where one service has a pool for itself whose pods may fall silent; None elsewhere or unknown."""
+def may_give(surplus_requests: float | None) -> bool:
+    """Whether a law can do with less than it asks for: it holds more credit than it needs."""
+    return surplus_requests is not None and surplus_requests > 0.0
+
+
+def can_fill(context: PoolContext) -> bool:
+    """Whether the pool's pods may fall silent."""
     scaling = context.pool.spec.scaling
-    recent = load.latest_rps
-    if len(context.services) != 1 or scaling.packing != ENABLED or scaling.mode != ACT or recent is None:
-        return None
-    forecast = forecasts.get(next(iter(context.services)))
-    return None if forecast is None or forecast.next_ratio is None else Coming(recent, forecast)
+    return scaling.packing == ENABLED and scaling.mode == ACT
 
 
 def fill_replicas(
     split: Mapping[VariantKey, float],
     packed: Mapping[VariantKey, int],
+    carried: Mapping[VariantKey, float],
     capacity_rps: Mapping[VariantKey, float | None],
     accuracy: Mapping[str, float],
     joules: Mapping[VariantKey, float],
-    live: Mapping[VariantKey, int],
     coming: Coming,
 ) -> dict[VariantKey, float]:
     """Shares by variant that fill whole replicas; the same ones where a capacity or an accuracy is not known.
 
-    split: the law's shares by variant, of sum 1. packed: replicas that may be filled, of variants whose pods can fall
-    silent. live: the route's weights, which say what is filled now: pods follow them, and they must not follow pods.
+    split: the law's shares by variant, of sum 1, as `coming` has them too. packed: replicas that may be filled, of
+    variants whose pods can fall silent. carried: share of the pool's requests that a variant's replicas have room for.
+    What is filled now is read from the routes: pods follow those, and routes must not follow pods.
     """
     if any(key.member not in accuracy or key not in joules or not capacity_rps.get(key) for key in split):
         return dict(split)
-    room, sent = dict(split), max(1, sum(live.values()))
+    best_first = sorted(split, key=lambda key: (-accuracy[key.member], joules[key]))
+    room = dict(split)
     for key, most in packed.items():
         capacity = capacity_rps.get(key)
         if capacity and key in split:
-            needed, filled_now = (
-                coming.work(share, capacity) / FULL for share in (split[key], live.get(key, 0) / sent)
-            )
-            count = _count(needed, filled_now, most)
-            room[key] = max(split[key], coming.share(count, capacity))
-    best_first = sorted(room, key=lambda key: (-accuracy[key.member], joules[key]))
+            filled = coming.fill(key, _count(coming, key, capacity, most), capacity)
+            room[key] = filled if key == best_first[0] else max(split[key], filled)
+    if sum(room.values()) < 1.0 - ROUNDING:  # what the best one gives up others take, as far as they can
+        room |= {key: max(room[key], carried.get(key, 0.0)) for key in best_first[1:]}
+        room[best_first[0]] = max(room[best_first[0]], 1.0 - sum(room[key] for key in best_first[1:]))
     return fill_in_order(1.0, room, best_first)
 
 
-def _count(needed: float, live: float, most: int) -> int:
-    """Replicas to fill: as many as are needed, and one that is filled now stays so until clearly fewer are needed."""
-    least = math.ceil(needed - ROUNDING)
-    kept = min(math.ceil(live - HOLD), math.ceil(needed + HOLD - ROUNDING)) if needed > 0.0 else 0
-    return min(max(least, kept), most)
+def _count(coming: Coming, key: VariantKey, capacity_rps: float, most: int) -> int:
+    """Replicas to fill: those filled now, while somebody needs them and no more are needed.
+
+    Needed are at least what laws ask for that have no credit to give, at most what all ask for and `HOLD`.
+    """
+    live = {ref: caller.live_share(key) for ref, caller in coming.callers.items()}
+    least, needed, now = (
+        coming.work(shares, capacity_rps) / FULL
+        for shares in (coming.asked_share(key, -1.0), coming.asked_share(key, 0.0), live)
+    )
+    if needed <= 0.0:
+        return 0
+    kept = min(math.ceil(now - HOLD), math.ceil(needed + HOLD - ROUNDING))
+    return min(max(math.ceil(least - ROUNDING), kept), most)

@@ -1,4 +1,4 @@
-"""What each service may send: learned in steps of 15 s, by the same code that the simulated controller runs.
+"""What each service may send: learned in steps of the pools' interval, by the same code that the simulated controller runs.
 
 Services that share members are one load, in replica-seconds per second, so that sizes of requests count like their
 number. A pass is more frequent than a step and samples by time; what was not measured is no sample, least of all zero.
@@ -34,21 +34,25 @@ from wattzoo_policies.placement.joint_state import JointState, ServiceMemory
 from wattzoo_policies.placement.signals import FleetObservation, FleetService, FleetVariant
 
 SAMPLE_SECONDS = 15.0
-"""One sample of every rate in this time: the step of forecasts, and what `recent_rps` is measured over."""
-EARLY_SECONDS = 1.0
-"""A sample may come this much before its time; passes wake up a little early or late."""
+"""One sample of every rate in this time by default, the default interval of pools: the step of forecasts."""
+EARLY_SHARE = 1.0 / 15.0
+"""A sample may come so much of a step before its time; passes wake up a little early or late."""
+CHANCE_SECONDS = 15.0
+"""Chance counts over this time, whatever the step: requests stay about so long, and rates are measured over it."""
 REPAY_SECONDS = 60.0
 """Only debts depend on it, and those are each service's own law's."""
 
 
-def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: ForecastMemory) -> ForecastMemory:
+def observe_forecasts(
+    context: PoolContext, estimate: PoolEstimate, memory: ForecastMemory, sample_seconds: float = SAMPLE_SECONDS
+) -> ForecastMemory:
     """The memory with one more sample where it is time for one, and what follows for every service.
 
     A group of services of which one rate is unknown gets no sample; its last forecast stays. The first request is where
     learning begins: a jump from the silence before it would be an error that says nothing.
     """
     now, before = estimate.at_seconds, memory.at_seconds
-    if before is not None and 0.0 <= now - before < SAMPLE_SECONDS - EARLY_SECONDS:
+    if before is not None and 0.0 <= now - before < sample_seconds * (1.0 - EARLY_SHARE):
         return memory
     observation = make_observation(context, estimate)
     rates = {service.name: service.rate_rps for service in observation.services}
@@ -82,7 +86,7 @@ def _forecast_group(
         memories,
         None,
         at_seconds=at_seconds,
-        interval_seconds=SAMPLE_SECONDS,
+        interval_seconds=CHANCE_SECONDS,
         care=care,
         fill=KNEE_SHARE,
     )
@@ -113,7 +117,7 @@ def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObser
             )
     return FleetObservation(
         at_seconds=estimate.at_seconds,
-        interval_seconds=SAMPLE_SECONDS,
+        interval_seconds=CHANCE_SECONDS,
         pools=(),
         variants=tuple(variants),
         services=tuple(_observe_service(context, estimate, ref) for ref in context.services),
@@ -197,7 +201,9 @@ def estimate_rates(estimate: PoolEstimate, memory: PoolMemory, ref: Ref) -> tupl
 
 
 def estimate_coming_rps(
-    forecasts: Mapping[Ref, ServiceForecast], live: Mapping[Ref, Mapping[VariantKey, int]], key: VariantKey
+    forecasts: Mapping[Ref, ServiceForecast],
+    live: Mapping[Ref, Mapping[VariantKey, int]],
+    key: VariantKey,
 ) -> float | None:
     """Requests per second that a variant shall have room for in the coming interval, by the live weights.
 
@@ -217,5 +223,5 @@ def estimate_coming_rps(
         expected += share * forecast.load.next_rps
     if used is None or used.next_ratio is None or expected <= 0.0:
         return 0.0
-    chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - expected / used.group_rps) / (SAMPLE_SECONDS * expected))
+    chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - expected / used.group_rps) / (CHANCE_SECONDS * expected))
     return expected * used.base_ratio * widen(used.next_ratio / used.base_ratio, chance, used.care)

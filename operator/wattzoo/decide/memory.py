@@ -73,6 +73,19 @@ class ServiceForecast:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a service's law asks for: shares by variant of sum 1.
+
+    may_gain: whether the law can give back what it is given beyond. may_give: whether it holds more credit than it
+    needs, and can do with less for a while.
+    """
+
+    split: Mapping[VariantKey, float]
+    may_gain: bool
+    may_give: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ForecastMemory:
     """The forecasts of a pool's services, when they were last fed (None: never), and what they have learned so far."""
 
@@ -91,7 +104,7 @@ class PoolMemory:
     when each silent pod has been seen so. needs: (time, serving pods needed) of late by variant, for the live weights
     `packed_for`. shortages: variants whose accelerators do not come. forecasts: what its services may send. planned:
     replicas by variant that a joint plan leaves, empty without one; traffic moves within what they carry before the
-    others go.
+    others go. asked: what the laws of its services asked for last.
     """
 
     first_at_seconds: float
@@ -101,6 +114,7 @@ class PoolMemory:
     pending: Mapping[VariantKey, int] = field(default_factory=dict)
     retiring: frozenset[VariantKey] = frozenset()
     planned: Mapping[VariantKey, int] = field(default_factory=dict)
+    asked: Mapping[Ref, Asked] = field(default_factory=dict)
     zero_since_seconds: Mapping[str, float] = field(default_factory=dict)
     unused_since_seconds: Mapping[Ref, float] = field(default_factory=dict)
     silent_since_seconds: Mapping[str, float] = field(default_factory=dict)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from wattzoo.api.llm_service import LLMServiceSpec
-from wattzoo.decide.filling import Coming, fill_replicas, may_fill
-from wattzoo.decide.memory import PoolEstimate, ServiceMemory
+from wattzoo.decide.filling import Coming, fill_replicas, may_fill, may_give
+from wattzoo.decide.memory import Asked, PoolEstimate, ServiceMemory
 from wattzoo.decide.weights import Filling, changes_enough, round_weights, split_shares, usable_variants
 from wattzoo.decisions import DecisionInput, ServiceDecision
 from wattzoo.model import Backing, VariantKey, VariantState
@@ -46,7 +46,7 @@ class ServiceInputs:
     live: weights of the live route in its order; empty when there is no route. outcomes: None when feedback could not
     be read. retiring: variants that the pool wants to bring to zero. pool_rps: requests of all services of the
     pool, which share what its replicas carry. planned: replicas that a joint plan leaves, by variant. coming: what
-    it sends, where its replicas are its own to fill or to leave silent.
+    they send, where replicas may be filled or left silent.
     """
 
     spec: LLMServiceSpec
@@ -284,10 +284,12 @@ def _weigh(
     filling, capacities = _make_filling(inputs, usable), inputs.estimate.capacity_rps()
     split = split_shares(shares, usable, capacities, filling)
     surplus = None if draft.policy is None else draft.policy.surplus_requests
-    if inputs.coming is not None and filling is not None and may_fill(surplus, inputs.coming.recent_rps):
+    draft = replace(draft, asked=split)
+    if inputs.coming is not None and filling is not None and may_fill(surplus, inputs.coming.own_rps):
         packed = {s.key: filling.replicas[s.key] for s in usable if s.backing is Backing.SERVER}
-        accuracy = _accuracies(inputs.spec, memory)
-        split = fill_replicas(split, packed, capacities, accuracy, filling.joules, inputs.live, inputs.coming)
+        coming = inputs.coming.asking(Asked(split, may_gain=True, may_give=may_give(surplus)))
+        accuracy, carried = _accuracies(inputs.spec, memory), filling.carried(capacities)
+        split = fill_replicas(split, packed, carried, capacities, accuracy, filling.joules, coming)
     wanted = round_weights(split, order)
     if inputs.live and not changes_enough(inputs.live, wanted):
         return replace(draft, weights=dict(inputs.live), held=False)

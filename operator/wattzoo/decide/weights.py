@@ -28,6 +28,10 @@ class Filling:
     joules: Mapping[VariantKey, float]
     replicas: Mapping[VariantKey, int]
 
+    def carried(self, capacity_rps: Mapping[VariantKey, float | None]) -> dict[VariantKey, float]:
+        """Share of the rate that each variant's replicas carry; 0 where that is not known."""
+        return {key: count * (capacity_rps.get(key) or 0.0) / self.rate_rps for key, count in self.replicas.items()}
+
 
 def usable_variants(states: Iterable[VariantState], retiring: frozenset[VariantKey]) -> tuple[VariantState, ...]:
     """Variants that traffic may be sent to; those about to lose their last replica only if there are no others."""

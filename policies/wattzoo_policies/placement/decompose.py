@@ -175,6 +175,8 @@ def _restrict_demand(demand: Demand, keep: IntArray) -> Demand:
         high_load=demand.high_load[inside],
         watts=demand.watts[inside],
         high_watts=demand.high_watts[inside],
+        cost=demand.cost[inside],
+        high_cost=demand.high_cost[inside],
         accuracy_rows=demand.accuracy_rows[:, inside],
         high_accuracy_rows=demand.high_accuracy_rows[:, inside],
     )

@@ -101,6 +101,8 @@ def _merge(members: Sequence[Demand]) -> Demand:
         high_load=high_load,
         watts=np.sum([demand.watts for demand in members], axis=0),
         high_watts=np.sum([demand.high_watts for demand in members], axis=0),
+        cost=np.sum([demand.cost for demand in members], axis=0),
+        high_cost=np.sum([demand.high_cost for demand in members], axis=0),
         accuracy_rows=_threshold_rows(mean, np.array(alphas), weights),
         high_accuracy_rows=_threshold_rows(mean, np.array(alphas), high_weights),
     )

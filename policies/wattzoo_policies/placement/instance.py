@@ -26,7 +26,8 @@ class Demand:
     """One service, or several that are planned as one.
 
     variants: indices of those that can serve it. load, high_load: replicas at `eta` of the knee that the whole rate
-    takes there. watts: power of the whole rate there above idle. accuracy_rows, high_accuracy_rows: coefficients of
+    takes there. watts: power of the whole rate there above idle. cost, high_cost: the same watts, each times the share of
+    the time in which that rate is there (a reserve, which only stands by, is never there). accuracy_rows, high_accuracy_rows: coefficients of
     the shares whose sums must not be negative (one row of accuracy - alpha for a single service). rate_rps,
     high_rate_rps: the rates that the shares are of.
     """
@@ -39,6 +40,8 @@ class Demand:
     high_load: FloatArray
     watts: FloatArray
     high_watts: FloatArray
+    cost: FloatArray
+    high_cost: FloatArray
     accuracy_rows: FloatArray
     high_accuracy_rows: FloatArray
 
@@ -150,6 +153,8 @@ def make_demand(problem: PlanProblem, fleet: Fleet, service: PlanService) -> Dem
     accuracy = np.array([service.accuracy[variant.name] for variant in chosen])
     joules_per_load = np.array([watts_above_idle(variant, problem.eta) for variant in chosen])
     row = (accuracy - service.alpha).reshape(1, -1)
+    watts, high_watts = service.rate_rps * work * joules_per_load, high * work * joules_per_load
+    share = problem.high_share if service.rate_rps > 0.0 else 0.0
     return Demand(
         name=service.name,
         rate_rps=service.rate_rps,
@@ -157,8 +162,10 @@ def make_demand(problem: PlanProblem, fleet: Fleet, service: PlanService) -> Dem
         variants=np.array(usable, dtype=np.int64),
         load=service.rate_rps * work / filled,
         high_load=high * work / filled,
-        watts=service.rate_rps * work * joules_per_load,
-        high_watts=high * work * joules_per_load,
+        watts=watts,
+        high_watts=high_watts,
+        cost=(1.0 - share) * watts,
+        high_cost=share * high_watts,
         accuracy_rows=row,
         high_accuracy_rows=row,
     )

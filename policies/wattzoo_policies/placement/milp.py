@@ -238,8 +238,9 @@ def _costs(
     cost[: layout.starts] = fleet.replica_cost + np.where(new, fleet.start_cost, 0.0)
     cost[layout.starts : layout.flows] = fleet.start_cost[layout.with_starts]
     for index, demand in enumerate(demands):
-        first = layout.flows + layout.pairs[index]
-        cost[first : first + demand.variants.size] = fleet.weight[demand.variants] * demand.watts
+        for begin, watts in ((layout.flows, demand.cost), (layout.high_flows, demand.high_cost)):
+            first = begin + layout.pairs[index]
+            cost[first : first + demand.variants.size] = fleet.weight[demand.variants] * watts
     if slacks is not Slacks.NONE:
         rates = np.array([demand.rate_rps for demand in demands])
         high_rates = np.array([demand.high_rate_rps for demand in demands])

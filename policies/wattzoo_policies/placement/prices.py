@@ -22,8 +22,14 @@ def price_accuracy(flows: Flows, demands: Sequence[Demand]) -> dict[str, float]:
     The replicas are held: it is the price of shifting requests over what is there.
     """
     duals = accuracy_prices(flows.program, flows.relaxed, "accuracy expected")
-    rates = {demand.name: demand.rate_rps for demand in demands}
+    rates = {demand.name: demand.rate_rps * _expected_share(demand) for demand in demands}
     return {name: max(0.0, float(np.sum(values))) / rates[name] for name, values in duals.items()}
+
+
+def _expected_share(demand: Demand) -> float:
+    """Return the share of the time that the expected flows are counted with."""
+    watts = float(np.sum(demand.watts))
+    return float(np.sum(demand.cost)) / watts if watts > 0.0 else 1.0
 
 
 def value_accelerators(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[dict[str, float], str]:

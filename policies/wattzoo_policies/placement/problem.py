@@ -13,6 +13,10 @@ from enum import StrEnum
 from wattzoo_policies.placement.signals import FleetPool
 
 
+HIGH_SHARE = 0.1
+"""The high rate is exceeded in one of ten windows, and is near in about as many."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlanPool:
     """Accelerators that may be held (caps applied), those of each node (empty: unchecked), and a bound in watts."""
@@ -78,7 +82,8 @@ class PlanService:
 class PlanProblem:
     """A connected or unconnected set of pools, variants and services; `eta` is the share of the knee that is filled.
 
-    tau_seconds: a start's joules are spread over this time. overload_penalty, accuracy_penalty: watts per request/s not
+    tau_seconds: a start's joules are spread over this time. high_share: of the time in which the high rate is there: what
+    only stands by for it is chosen so that it costs little where it is idle and where it is used. overload_penalty, accuracy_penalty: watts per request/s not
     carried and per satisfied request/s missing. They weigh shortages against one another alone: the least shortage is
     found first, then the least cost at that shortage, so that no service is too small to be served.
     """
@@ -88,6 +93,7 @@ class PlanProblem:
     services: tuple[PlanService, ...]
     eta: float = 0.9
     tau_seconds: float = 120.0
+    high_share: float = HIGH_SHARE
     overload_penalty: float = 1e6
     accuracy_penalty: float = 2e5
 
