@@ -82,7 +82,12 @@ def estimate_fleet_headroom(
 ) -> dict[str, Headroom]:
     """What these parts together may hold of each AcceleratorPool besides what others hold."""
     held = holdings(snapshot, pools)
-    own = [deployment_ref(part.context.pool, state) for part in parts for state in part.context.states]
+    own = [
+        deployment_ref(part.context.pool, state)
+        for part in parts
+        for state in part.context.states
+        if state.key in part.bounds
+    ]
     specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
     return {name: estimate_headroom(spec, snapshot, held.get(name, {}), own) for name, spec in specs.items()}
 

@@ -11,7 +11,14 @@ from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.api.model_pool import ModelPool
 from wattzoo.decide.capacity import estimate_capacity, service_bounds
-from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, held_by_variant, holdings
+from wattzoo.decide.caps import (
+    Headroom,
+    deployment_ref,
+    estimate_headroom,
+    held_by_variant,
+    holdings,
+    settle_changes,
+)
 from wattzoo.decide.context import Specs, find_missing_members, read_context, read_pools
 from wattzoo.decide.counting import count_requests, feedback_source
 from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
@@ -150,6 +157,8 @@ def think_pool(
 ) -> PoolThought:
     """Replicas of one pool, from what is seen now and what was remembered; by the joint plan where there is one."""
     context, findings = read_context(specs, ref, pool, snapshot)
+    headroom = _headroom(context, specs, snapshot, reserved)
+    context = replace(context, states=settle_changes(context.states, headroom))
     order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
     memory = _remember(context, estimate, memory)
@@ -162,7 +171,7 @@ def think_pool(
             if name in services and services[name].decision is not None
         },
         live={name: live_weights(snapshot.routes.get(name), context.states) for name in context.services},
-        headroom=_headroom(context, specs, snapshot, reserved),
+        headroom=headroom,
         at_seconds=telemetry.at_seconds,
         rates=memory.rates,
         shortages=memory.shortages,
