@@ -161,6 +161,7 @@ class Reconciler:
         self._pools[key] = thought.memory
         self._short[ref] = tuple(plan for plan in thought.decision.variants if plan.limited_by is not None)
         results: list[WriteResult] = []
+        self._reserved.pop(ref, None)  # what was granted before and written is seen, the rest is asked for no more
         if may_act(raw, pool.spec.mode):
             self._reserved[ref] = thought.reserved
             desired = plan_pool(
