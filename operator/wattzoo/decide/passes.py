@@ -124,11 +124,12 @@ def remember_rates(
 
 def _remember(context: PoolContext, estimate: PoolEstimate, memory: PoolMemory) -> PoolMemory:
     """The memory with what was just observed: rates, what is forecast from them, and accelerators that do not come."""
-    timeout = float(context.pool.spec.scaling.placement_timeout_seconds)
+    scaling = context.pool.spec.scaling
+    timeout, drain = float(scaling.placement_timeout_seconds), float(scaling.drain_timeout_seconds)
     return replace(
         memory,
         rates=remember_rates(memory.rates, estimate),
-        shortages=note_shortages(context.states, memory.shortages, estimate.at_seconds, timeout),
+        shortages=note_shortages(context.states, memory.shortages, estimate.at_seconds, timeout, drain),
         forecasts=observe_forecasts(context, estimate, memory.forecasts),
     )
 

@@ -68,17 +68,22 @@ def replica_bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
             adopted_missing = states[key].backing is Backing.WORKLOAD and not states[key].exists
             waits = states[key].asked is not None
             if variant.scalable and variant.accelerator_pool in inputs.headroom and not (adopted_missing or waits):
-                bounds[key] = _short_bounds(variant.replica_bounds, inputs, key)
+                bounds[key] = _short_bounds(variant.replica_bounds, inputs, states[key])
     return bounds
 
 
-def _short_bounds(declared: tuple[int, int], inputs: PoolInputs, key: VariantKey) -> tuple[int, int]:
-    """Declared bounds; of a variant whose accelerators do not come, no more than it has and what may ask again."""
-    shortage = inputs.shortages.get(key)
+def _short_bounds(declared: tuple[int, int], inputs: PoolInputs, state: VariantState) -> tuple[int, int]:
+    """Declared bounds; of a variant whose accelerators do not come, no more than it has and what may ask again.
+
+    Amid a rollout nothing is taken back: of fewer replicas the Deployment's controller would end another old pod, which
+    serves, for the new one that waits.
+    """
+    shortage = inputs.shortages.get(state.key)
     if shortage is None:
         return declared
     least, most = declared
-    return least, max(least, min(most, shortage.most_replicas(inputs.at_seconds)))
+    placed = shortage.most_replicas(inputs.at_seconds)
+    return least, max(least, min(most, max(placed, state.desired or 0) if state.rolling else placed))
 
 
 def _demand(
