@@ -66,8 +66,8 @@ def replica_bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
         for variant in member.variants:
             key = VariantKey(member.name, variant.name)
             adopted_missing = states[key].backing is Backing.WORKLOAD and not states[key].exists
-            waits = states[key].asked is not None
-            if variant.scalable and variant.accelerator_pool in inputs.headroom and not (adopted_missing or waits):
+            held = adopted_missing or states[key].asked is not None or key in inputs.context.taken
+            if variant.scalable and variant.accelerator_pool in inputs.headroom and not held:
                 bounds[key] = _short_bounds(variant.replica_bounds, inputs, states[key])
     return bounds
 
