@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from wattzoo.model import LABEL_SERVING, Manifest, PodView
+from wattzoo.model import LABEL_ACCELERATOR_POOL, LABEL_SERVING, Manifest, PodView
 
 
 def metadata(obj: Manifest) -> Mapping[str, Any]:
@@ -62,6 +62,11 @@ def count_accelerators(pod_spec: Mapping[str, Any], resource_names: Collection[s
     return total
 
 
+def template_labels(deployment: Manifest) -> Mapping[str, str]:
+    """The labels that a Deployment's pods are made with."""
+    return labels((deployment.get("spec") or {}).get("template") or {})
+
+
 def template_spec(deployment: Manifest) -> Mapping[str, Any]:
     """The pod spec of a Deployment's template."""
     template = (deployment.get("spec") or {}).get("template") or {}
@@ -108,4 +113,5 @@ def view_pod(pod: Manifest, resource_names: Collection[str]) -> PodView | None:
         serving=labels(pod).get(LABEL_SERVING, "true") == "true",
         waiting_since_seconds=waiting_since,
         waiting_message=waiting_message,
+        placed_label=labels(pod).get(LABEL_ACCELERATOR_POOL, ""),
     )

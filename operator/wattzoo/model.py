@@ -224,7 +224,7 @@ class PodView:
     """What the passes need to know of one pod.
 
     `ready_since_seconds` is None while it is not ready; `waiting_since_seconds` is set while the scheduler has no node
-    for it, with the scheduler's words in `waiting_message`.
+    for it, with the scheduler's words in `waiting_message`. `placed_label` names its AcceleratorPool as its label does.
     """
 
     name: str
@@ -234,6 +234,15 @@ class PodView:
     serving: bool = True
     waiting_since_seconds: float | None = None
     waiting_message: str = ""
+    placed_label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerators:
+    """What one replica is to hold, and of which AcceleratorPool."""
+
+    pool: str | None
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +251,8 @@ class VariantState:
 
     `desired` is None when there is nothing to scale (a missing Deployment, or a Service that is not ours).
     `service` is the Service that carries its traffic and port its port; `service_exists` says whether it is there.
-    `rolling` is set while its pods are being replaced by those of a newer template.
+    `rolling` is set while its pods are being replaced by those of a newer template. `accelerator_pool` and
+    `accelerators_per_replica` are the live template's; `asked` is set while the spec asks for more or for others.
     """
 
     key: VariantKey
@@ -256,6 +266,7 @@ class VariantState:
     accelerator_pool: str | None
     accelerators_per_replica: int
     rolling: bool = False
+    asked: Accelerators | None = None
 
     @property
     def ready(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """When the joint plan is made, and where: in a thread beside the event loop, for a bounded time, the last one kept.
 
 Every ModelPool's pass brings its part and takes its share of the newest plan; nobody waits for a solver. A plan that is
-too old is none: the pool then follows its own demand, which never lowers anything on what is unknown.
+too old is none: the pool then follows its own demand, which never lowers anything on what is unknown. A pool that is
+unknown for a moment keeps its share meanwhile, and whatever a plan fails of, passes go on.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ TIME_LIMIT_SECONDS = 2.0
 """For each solve: one for what is served, one more where a reserve is declared."""
 KEPT_INTERVALS = 5.0
 """A plan older than so many intervals is none."""
+PART_INTERVALS = 0.5
+"""What a pass knew is planned for no longer than so many intervals: no plan rests on a pool whose passes fail."""
 FAILED = "Failed"
 
 Mark = Callable[[Kind, Ref], None]
@@ -82,7 +85,12 @@ def estimate_fleet_headroom(
 ) -> dict[str, Headroom]:
     """What these parts together may hold of each AcceleratorPool besides what others hold."""
     held = holdings(snapshot, pools)
-    own = [deployment_ref(part.context.pool, state) for part in parts for state in part.context.states]
+    own = [
+        deployment_ref(part.context.pool, state)
+        for part in parts
+        for state in part.context.states
+        if state.key in part.bounds
+    ]
     specs = {name: spec for part in parts for name, spec in part.context.hardware.items()}
     return {name: estimate_headroom(spec, snapshot, held.get(name, {}), own) for name, spec in specs.items()}
 
@@ -142,19 +150,20 @@ class FleetPlanner:
     def note(self, ref: Ref, part: PlanPart | None) -> None:
         """Take in what a pool's pass knows; None for a pool that is not planned jointly."""
         if part is None:
-            self._parts.pop(ref, None)
-            self._refused = {name: found for name, found in self._refused.items() if name != ref}
+            self.keep(self._parts.keys() - {ref})
         else:
             self._parts[ref] = part
 
     def keep(self, refs: Collection[Ref]) -> None:
         """Forget the pools that are not among these."""
         self._parts = {ref: part for ref, part in self._parts.items() if ref in refs}
+        self._plans = {ref: plan for ref, plan in self._plans.items() if ref in refs}
+        self._refused = {ref: found for ref, found in self._refused.items() if ref in refs}
 
     def plan_of(self, ref: Ref, at_seconds: float) -> PoolPlan | None:
         """A pool's share of the newest plan that still holds."""
         plan = self._plans.get(ref)
-        old = plan is None or at_seconds - plan.at_seconds > KEPT_INTERVALS * self._interval_seconds
+        old = plan is None or abs(at_seconds - plan.at_seconds) > KEPT_INTERVALS * self._interval_seconds
         return None if old else plan
 
     def refused_of(self, ref: Ref) -> tuple[Finding, ...]:
@@ -166,15 +175,14 @@ class FleetPlanner:
         if not self._parts or (self._running is not None and not self._running.done()):
             return
         pools = tuple(pools)
-        known = estimate_fleet_headroom(snapshot, pools, self._parts.values())
-        parts = tuple(part for _, part in sorted(self._parts.items()) if not find_unknown(part, known))
-        if not parts or not self._is_due(parts, at_seconds):
-            return
-        self._started_at_seconds, self._asked = at_seconds, frozenset(part.context.ref for part in parts)
-        headroom = estimate_fleet_headroom(snapshot, pools, parts)
         try:
+            parts = self._known_parts(snapshot, pools, at_seconds)
+            if not parts or not self._is_due(parts, at_seconds):
+                return
+            self._started_at_seconds, self._asked = at_seconds, frozenset(part.context.ref for part in parts)
+            headroom = estimate_fleet_headroom(snapshot, pools, parts)
             asked = make_fleet_problem(parts, headroom, snapshot, self._objective)
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 (logged; the pass that asked goes on without a plan)
             self._failed(error)
             return
         self._refused = asked.refused
@@ -184,6 +192,18 @@ class FleetPlanner:
         """Return when no plan is being made."""
         if self._running is not None:
             await self._running
+
+    def _known_parts(
+        self, snapshot: ClusterSnapshot, pools: Iterable[ModelPool], at_seconds: float
+    ) -> tuple[PlanPart, ...]:
+        """What can be planned now: everything of it is known, and has been seen lately."""
+        known = estimate_fleet_headroom(snapshot, pools, self._parts.values())
+        oldest = PART_INTERVALS * self._interval_seconds
+        return tuple(
+            part
+            for _, part in sorted(self._parts.items())
+            if abs(at_seconds - part.estimate.at_seconds) <= oldest and not find_unknown(part, known)
+        )
 
     def _is_due(self, parts: tuple[PlanPart, ...], at_seconds: float) -> bool:
         started = self._started_at_seconds
@@ -201,15 +221,16 @@ class FleetPlanner:
         began = time.monotonic()
         try:
             found = await asyncio.to_thread(solve_fleet, asked, at_seconds, self._last, self._solve)
-        except (ValueError, ArithmeticError) as error:
+        except Exception as error:  # noqa: BLE001 (logged; nobody waits for this task, it would be lost)
             self._failed(error)
             return
         finally:
             self._telemetry.plan_seconds.observe(time.monotonic() - began)
         self._failure, self._last = "", found.plan
         self._telemetry.plans.labels(str(found.plan.status)).inc()
-        before, self._plans = self._plans, found.shares
-        for ref, share in found.shares.items():
+        before, present = self._plans, {ref: share for ref, share in found.shares.items() if ref in self._parts}
+        self._plans = {**before, **present}
+        for ref, share in present.items():
             known = before.get(ref)
             if known is None or known.replicas != share.replicas:
                 self._mark(Kind.MODEL_POOL, ref)
@@ -217,6 +238,8 @@ class FleetPlanner:
     def _failed(self, error: Exception) -> None:
         """Count it, and say it once; the last plan holds until it is too old."""
         self._telemetry.plans.labels(FAILED).inc()
-        if self._failure != str(error):
-            self._failure = str(error)
-            logger.warning("no plan: %s", error)
+        text = f"{type(error).__name__}: {error}"
+        if self._failure != text:
+            self._failure = text
+            expected = isinstance(error, ValueError | ArithmeticError)
+            logger.warning("no plan: %s", text, exc_info=None if expected else error)

@@ -20,7 +20,6 @@ from wattzoo.decide.capacity import find_poor_fit, fit_profile
 from wattzoo.decide.caps import holdings, node_accelerators
 from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_pools
 from wattzoo.decide.energy import measured_watts
-from wattzoo.decide.forecast import SAMPLE_SECONDS
 from wattzoo.decide.memory import PoolMemory, ServiceMemory
 from wattzoo.decide.passes import PoolThought, ServiceThought, think_pool, think_service
 from wattzoo.decide.restore import restore_pool
@@ -156,24 +155,13 @@ class Reconciler:
         self._forget(snapshot)
         joint = pool.spec.scaling.planner == JOINT
         plan = self.planner.plan_of(ref, telemetry.at_seconds) if joint else None
-        thought = think_pool(
-            self._specs,
-            ref,
-            raw,
-            pool,
-            snapshot,
-            telemetry,
-            memory,
-            services,
-            self._reserved,
-            plan,
-            min(SAMPLE_SECONDS, float(self._settings.pool_interval_seconds)),
-        )
+        thought = think_pool(self._specs, ref, raw, pool, snapshot, telemetry, memory, services, self._reserved, plan)
         self.planner.note(ref, thought.part if joint else None)
         self.planner.start_if_due(snapshot, read_pools(self._specs, snapshot), telemetry.at_seconds)
         self._pools[key] = thought.memory
         self._short[ref] = tuple(plan for plan in thought.decision.variants if plan.limited_by is not None)
         results: list[WriteResult] = []
+        self._reserved.pop(ref, None)  # what was granted before and written is seen, the rest is asked for no more
         if may_act(raw, pool.spec.mode):
             self._reserved[ref] = thought.reserved
             desired = plan_pool(

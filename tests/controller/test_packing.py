@@ -92,6 +92,17 @@ def test_unknown_load_lets_all_serve() -> None:
     assert len(pack(state, None).wake) == 3
 
 
+def test_unknown_load_silences_nothing_whatever_was_wished_before() -> None:
+    state = silenced(make_state(LARGE, 5), 1)
+    inputs = inputs_of(state, 5.0)
+    unknown = replace(QUIET, running=None)  # the silent pod was not scraped
+    inputs = replace(inputs, estimate=replace(inputs.estimate, signals={LARGE: unknown}))
+    scraped = running(replace(state, pods=state.pods[1:]))
+    packed, _ = decide_packing(inputs, {LARGE: 5}, scraped, PoolMemory(AT - 1000.0, pending={LARGE: 2}))
+    assert packed[LARGE].silence == ()
+    assert packed[LARGE].wake == state.silent
+
+
 def test_while_pods_are_replaced_nothing_is_silenced_and_load_still_wakes() -> None:
     assert pack(replace(make_state(LARGE, 5), rolling=True), 5.0).silence == ()
     assert pack(replace(silenced(make_state(LARGE, 5), 4), rolling=True), 25.0).wake

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,13 @@ from wattzoo.api.parse import parse_llm_service, parse_model_pool
 from wattzoo.decide.demand import PoolInputs
 from wattzoo.decide.memory import PoolEstimate, PoolMemory
 from wattzoo.decide.replicas import decide_pool
-from wattzoo.decide.shortage import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, Shortage, note_shortages
+from wattzoo.decide.shortage import (
+    FIRST_DELAY_SECONDS,
+    LEAVING_MARGIN_SECONDS,
+    MAX_DELAY_SECONDS,
+    Shortage,
+    note_shortages,
+)
 from wattzoo.decisions import Capacity, ServiceLoad
 from wattzoo.model import PodView, VariantKey, VariantState
 
@@ -126,3 +133,31 @@ def test_whatever_happens_no_more_than_one_beyond_what_came_may_ask(steps: list[
         if found is not None:
             assert found.most_replicas(at) <= placed + 1
             assert found.retry_at_seconds <= at + MAX_DELAY_SECONDS
+
+
+def test_pods_that_wait_for_others_to_finish_are_not_short() -> None:
+    """A rollout without surge: the old pod drains for minutes and holds what the new one waits for."""
+    state = waiting(make_state(LARGE, 2, terminating=1), 1, AT)
+    late = AT + TIMEOUT + 240.0
+    assert note_shortages([state], {}, late, TIMEOUT, 300.0) == {}
+    gone = waiting(make_state(LARGE, 2), 1, AT)
+    assert LARGE in note_shortages([gone], {}, late, TIMEOUT, 300.0)
+    stuck = AT + TIMEOUT + 300.0 + LEAVING_MARGIN_SECONDS  # nobody drains for so long: the node is lost
+    assert LARGE in note_shortages([state], {}, stuck, TIMEOUT, 300.0)
+    other = replace(make_state(VariantKey("small", "h100"), 0, terminating=1), accelerator_pool="b200")
+    assert LARGE in note_shortages([gone, other], {}, late, TIMEOUT, 300.0)
+
+
+@pytest.mark.parametrize("rolling", [True, False])
+def test_a_rollout_that_finds_no_node_does_not_take_the_old_pods(rolling: bool) -> None:
+    """Fewer replicas amid a rollout let the Deployment's controller end another old pod, and so on to the last."""
+    state = replace(waiting(make_state(LARGE, 2), 1, AT), rolling=rolling)
+    shortage = Shortage(AT, 1, AT + 1000.0, 2, "no GPU")
+    memory = None
+    for step in range(3):
+        inputs = make_inputs({LARGE: state}, 25.0, {"large": 1.0}, AT + 15.0 * step)
+        decision, memory = decide_pool(
+            replace(inputs, shortages={LARGE: shortage}), memory or PoolMemory(AT, history=OLD_HISTORY)
+        )
+    assert decision.replicas() == {LARGE: 3 if rolling else 2}
+    assert decision.variants[0].limited_by is not None

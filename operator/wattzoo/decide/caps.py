@@ -1,19 +1,29 @@
 """How many accelerators are held, and how many may be: the promise that a declared cap is never exceeded.
 
 A Deployment may hold what it asks for or what its pods hold, whichever is more, and terminating pods on top: their
-accelerators are taken until they are gone, while a ReplicaSet starts their successors at once.
+accelerators are taken until they are gone, while a ReplicaSet starts their successors at once. A pod holds those of the
+pool that it was placed on, whatever its spec says by now, and longer than its Deployment exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
 from wattzoo.api.model_pool import ModelPool
 from wattzoo.decide.workloads import observe_variants, resource_names, select_pods
 from wattzoo.labels import bound_name
-from wattzoo.manifests import count_accelerators, desired_replicas, labels, match_labels, metadata, template_spec
+from wattzoo.manifests import (
+    count_accelerators,
+    desired_replicas,
+    labels,
+    match_labels,
+    metadata,
+    template_labels,
+    template_spec,
+    view_pod,
+)
 from wattzoo.model import (
     LABEL_ACCELERATOR_POOL,
     Backing,
@@ -45,6 +55,10 @@ class Headroom:
         if self.watts is not None and self.watts_per_accelerator:
             bounds.append(int(self.watts / self.watts_per_accelerator))
         return min(bounds, default=None)
+
+    def allows(self, held: int) -> bool:
+        """Whether so many accelerators in all stay within every bound."""
+        return self.bound is None or held <= self.bound
 
 
 def held_accelerators(replicas: int, pods: Iterable[PodView], per_replica: int) -> int:
@@ -78,26 +92,68 @@ def holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> dict[str,
     Deployments of pools that are gone or cannot be read are found by the label of their pods.
     """
     held: dict[str, dict[Ref, int]] = {}
+    counted: set[Ref] = set()
     for pool in pools:
         for state in observe_variants(pool, snapshot):
             if state.accelerator_pool is not None and state.backing is not Backing.SERVICE:
                 owner = deployment_ref(pool, state)
-                held.setdefault(state.accelerator_pool, {})[owner] = held_by_variant(state)
+                here = _placed_on(state.pods, state.accelerator_pool)
+                counted |= {Ref(owner.namespace, pod.name) for pod in here}
+                held.setdefault(state.accelerator_pool, {})[owner] = held_by_variant(replace(state, pods=here))
     known = {ref for by_owner in held.values() for ref in by_owner}
     by_label = {bound_name(name): name for name in snapshot.accelerator_pools}
     resources = resource_names(snapshot)
     for ref, deployment in snapshot.deployments.items():
-        name = by_label.get(_template_labels(deployment).get(LABEL_ACCELERATOR_POOL, ""))
+        name = by_label.get(template_labels(deployment).get(LABEL_ACCELERATOR_POOL, ""))
         if name is None or ref in known:
             continue
-        pods = select_pods(snapshot, ref.namespace, match_labels(deployment))
+        pods = _placed_on(select_pods(snapshot, ref.namespace, match_labels(deployment)), name)
+        counted |= {Ref(ref.namespace, pod.name) for pod in pods}
         per_replica = count_accelerators(template_spec(deployment), resources)
         held.setdefault(name, {})[ref] = held_accelerators(desired_replicas(deployment), pods, per_replica)
+    for name, pods_left in _other_pods(snapshot, counted).items():
+        held.setdefault(name, {}).update(pods_left)
     return held
 
 
-def _template_labels(deployment: Manifest) -> Mapping[str, str]:
-    return labels(((deployment.get("spec") or {}).get("template")) or {})
+def _placed_on(pods: Iterable[PodView], name: str) -> tuple[PodView, ...]:
+    """The pods that hold accelerators of this pool; those of adopted workloads do not say and are believed."""
+    return tuple(pod for pod in pods if pod.placed_label in {"", bound_name(name)})
+
+
+def _other_pods(snapshot: ClusterSnapshot, counted: Collection[Ref]) -> dict[str, dict[Ref, int]]:
+    """By AcceleratorPool what pods hold whose Deployment is gone or has moved elsewhere."""
+    by_label = {bound_name(name): name for name in snapshot.accelerator_pools}
+    resources = resource_names(snapshot)
+    found: dict[str, dict[Ref, int]] = {}
+    for raw in snapshot.pods:
+        name = by_label.get(labels(raw).get(LABEL_ACCELERATOR_POOL, ""))
+        ref = Ref(str(metadata(raw).get("namespace", "")), str(metadata(raw).get("name", "")))
+        if name is None or ref in counted:
+            continue
+        pod = view_pod(raw, resources)
+        if pod is not None:
+            found.setdefault(name, {})[ref] = pod.accelerators
+    return found
+
+
+def settle_changes(states: Iterable[VariantState], headroom: Mapping[str, Headroom]) -> tuple[VariantState, ...]:
+    """The states with each change of their accelerators let through that stays within every bound; the others wait.
+
+    A template is written for all replicas at once, so all must fit. What waits keeps the template that it has.
+    """
+    settled = list(states)
+    for index, state in enumerate(settled):
+        room = None if state.asked is None else headroom.get(state.asked.pool or "")
+        if state.asked is None or room is None:
+            continue
+        changed = replace(
+            state, accelerator_pool=state.asked.pool, accelerators_per_replica=state.asked.count, asked=None
+        )
+        after = [*settled[:index], changed, *settled[index + 1 :]]
+        if room.allows(sum(held_by_variant(s) for s in after if s.accelerator_pool == changed.accelerator_pool)):
+            settled[index] = changed
+    return tuple(settled)
 
 
 def node_accelerators(nodes: Iterable[Manifest], spec: AcceleratorPoolSpec) -> tuple[int, int, int]:

@@ -21,8 +21,17 @@ from wattzoo.decide.traffic import route_backends
 from wattzoo.decide.workloads import observe_variants, variants_of
 from wattzoo.decisions import Finding
 from wattzoo.errors import InvalidSpec
-from wattzoo.manifests import metadata
-from wattzoo.model import Backing, ClusterSnapshot, Kind, Manifest, Ref, VariantKey
+from wattzoo.manifests import labels, metadata
+from wattzoo.model import (
+    FIELD_MANAGER,
+    LABEL_MANAGED_BY,
+    Backing,
+    ClusterSnapshot,
+    Kind,
+    Manifest,
+    Ref,
+    VariantKey,
+)
 
 Parsed = TypeVar("Parsed")
 POLICY_FIELD = "spec.controller.policy"
@@ -156,6 +165,36 @@ def _limits(pool: ModelPool, snapshot: ClusterSnapshot) -> dict[VariantKey, Engi
     return limits
 
 
+def _find_taken(
+    specs: Specs, ref: Ref, pool: ModelPool, snapshot: ClusterSnapshot
+) -> tuple[frozenset[VariantKey], list[Finding]]:
+    """Variants that adopt what is not theirs to scale: a Deployment that we render, or that another variant adopts.
+
+    Of those that adopt one the first by name of the ModelPool and order of its spec has it; two would undo each
+    other's replicas in every pass.
+    """
+    owners: dict[Ref, tuple[Ref, VariantKey]] = {}
+    for one in sorted(read_pools(specs, snapshot), key=lambda one: (one.metadata.namespace or "", one.metadata.name)):
+        name = Ref(one.metadata.namespace or "", one.metadata.name)
+        for _, variant, key in variants_of(one):
+            if variant.workload_ref is not None:
+                owners.setdefault(Ref(name.namespace, variant.workload_ref.name), (name, key))
+    taken, findings = set(), []
+    for _, variant, key in variants_of(pool):
+        if variant.workload_ref is None:
+            continue
+        deployment = Ref(ref.namespace, variant.workload_ref.name)
+        owner, by = owners.get(deployment, (ref, key))
+        text = "" if (owner, by) == (ref, key) else f"is scaled for {by} of ModelPool {owner.name}"
+        if labels(snapshot.deployments.get(deployment) or {}).get(LABEL_MANAGED_BY) == FIELD_MANAGER:
+            text = "is rendered for a variant with a server"
+        if text:
+            taken.add(key)
+            message = f"{key}: Deployment {deployment.name} {text}; its replicas are left alone here"
+            findings.append(Finding(Reason.INVALID_SPEC, message))
+    return frozenset(taken), findings
+
+
 def read_context(
     specs: Specs, ref: Ref, pool: ModelPool, snapshot: ClusterSnapshot
 ) -> tuple[PoolContext, tuple[Finding, ...]]:
@@ -170,8 +209,10 @@ def read_context(
             findings.append(Finding(Reason.WORKLOAD_NOT_FOUND, text))
         if state.backing is Backing.SERVICE and not state.exists:
             findings.append(Finding(Reason.SERVICE_NOT_FOUND, f"{state.key}: Service {state.service} does not exist"))
+    taken, more = _find_taken(specs, ref, pool, snapshot)
+    findings += more
     limits = _limits(pool, snapshot)
-    context = PoolContext(ref, pool, states, profiles, hardware, _services(specs, ref, snapshot), limits)
+    context = PoolContext(ref, pool, states, profiles, hardware, _services(specs, ref, snapshot), limits, taken)
     return context, tuple(findings)
 
 

@@ -37,7 +37,10 @@ QUANTILE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class PoolContext:
-    """A pool with everything it refers to, as far as that exists and can be read."""
+    """A pool with everything it refers to, as far as that exists and can be read.
+
+    taken: variants whose Deployment is scaled for another variant; traffic may go there, replicas are not theirs.
+    """
 
     ref: Ref
     pool: ModelPool
@@ -46,6 +49,7 @@ class PoolContext:
     hardware: Mapping[str, AcceleratorPoolSpec]
     services: Mapping[Ref, LLMServiceSpec]
     limits: Mapping[VariantKey, EngineLimits] = field(default_factory=dict)
+    taken: frozenset[VariantKey] = frozenset()
 
 
 def _shape(memory: MemberMemory | None) -> RequestShape | None:

@@ -1,4 +1,4 @@
-"""What each service may send: learned in steps of the pools' interval, by the same code that the simulated controller runs.
+"""What each service may send: learned in steps, by the same code that the simulated controller runs.
 
 Services that share members are one load, in replica-seconds per second, so that sizes of requests count like their
 number. A pass is more frequent than a step and samples by time; what was not measured is no sample, least of all zero.
@@ -33,8 +33,6 @@ from wattzoo_policies.placement.joint_demand import (
 from wattzoo_policies.placement.joint_state import JointState, ServiceMemory
 from wattzoo_policies.placement.signals import FleetObservation, FleetService, FleetVariant
 
-SAMPLE_SECONDS = 15.0
-"""One sample of every rate in this time by default, the default interval of pools: the step of forecasts."""
 EARLY_SHARE = 1.0 / 15.0
 """A sample may come so much of a step before its time; passes wake up a little early or late."""
 CHANCE_SECONDS = 15.0
@@ -43,16 +41,14 @@ REPAY_SECONDS = 60.0
 """Only debts depend on it, and those are each service's own law's."""
 
 
-def observe_forecasts(
-    context: PoolContext, estimate: PoolEstimate, memory: ForecastMemory, sample_seconds: float = SAMPLE_SECONDS
-) -> ForecastMemory:
+def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: ForecastMemory) -> ForecastMemory:
     """The memory with one more sample where it is time for one, and what follows for every service.
 
     A group of services of which one rate is unknown gets no sample; its last forecast stays. The first request is where
     learning begins: a jump from the silence before it would be an error that says nothing.
     """
     now, before = estimate.at_seconds, memory.at_seconds
-    if before is not None and 0.0 <= now - before < sample_seconds * (1.0 - EARLY_SHARE):
+    if before is not None and 0.0 <= now - before < memory.step_seconds * (1.0 - EARLY_SHARE):
         return memory
     observation = make_observation(context, estimate)
     rates = {service.name: service.rate_rps for service in observation.services}
@@ -72,6 +68,7 @@ def observe_forecasts(
     care = {key: value for key, value in care.items() if key in loads}
     names = {str(ref): ref for ref in context.services}
     return ForecastMemory(
+        step_seconds=memory.step_seconds,
         at_seconds=now,
         state=JointState(services=seen, loads=loads, care=care),
         services={names[name]: forecast for name, forecast in forecasts.items()},

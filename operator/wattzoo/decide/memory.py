@@ -20,6 +20,10 @@ from wattzoo_policies.protocols import PolicyState, Promise
 from wattzoo_policies.signals import ReplicaHistory
 
 
+STEP_SECONDS = 15.0
+"""The longest step of forecasts; where pools are looked at more often, it is their interval."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemberMemory:
     """Smoothed figures of one member.
@@ -87,8 +91,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class ForecastMemory:
-    """The forecasts of a pool's services, when they were last fed (None: never), and what they have learned so far."""
+    """The forecasts of a pool's services, when they were last fed (None: never), and what they have learned so far.
 
+    step_seconds: one sample of every rate in this time.
+    """
+
+    step_seconds: float = STEP_SECONDS
     at_seconds: float | None = None
     state: JointState = field(default_factory=JointState)
     services: Mapping[Ref, ServiceForecast] = field(default_factory=dict)

@@ -111,7 +111,7 @@ def decide_packing(
         if not is_packed(inputs, state) or state.key not in replicas:
             packed[state.key] = VariantPacking(state.key, None, wake=_own_silent(state), reason="AllServe")
             continue
-        limit = _limit(state, replicas[state.key], memory)
+        limit = _limit(inputs, state, replicas[state.key], memory)
         needed = _needed(inputs, state, limit)
         past = [row for row in known.get(state.key, ()) if inputs.at_seconds - row[0] <= window]
         needs[state.key] = (*past, (inputs.at_seconds, needed))
@@ -126,8 +126,13 @@ def _own_silent(state: VariantState) -> tuple[str, ...]:
     return state.silent if state.backing is Backing.SERVER else ()
 
 
-def _limit(state: VariantState, replicas: int, memory: PoolMemory) -> int:
-    """Most pods that shall serve: those that stay. One that goes to zero keeps all until its traffic has moved."""
+def _limit(inputs: PoolInputs, state: VariantState, replicas: int, memory: PoolMemory) -> int:
+    """Most pods that shall serve: those that stay. One that goes to zero keeps all until its traffic has moved.
+
+    On unknown load all stay for now, whatever was wished before.
+    """
+    if estimate_variant_rps(inputs, state.key) is None:
+        return max(1, replicas, len(state.serving))
     lower = memory.pending.get(state.key, replicas)
     return max(1, min(replicas, lower) if lower else replicas)
 

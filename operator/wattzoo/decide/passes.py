@@ -11,7 +11,14 @@ from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.api.model_pool import ModelPool
 from wattzoo.decide.capacity import estimate_capacity, service_bounds
-from wattzoo.decide.caps import Headroom, deployment_ref, estimate_headroom, held_by_variant, holdings
+from wattzoo.decide.caps import (
+    Headroom,
+    deployment_ref,
+    estimate_headroom,
+    held_by_variant,
+    holdings,
+    settle_changes,
+)
 from wattzoo.decide.context import Specs, find_missing_members, read_context, read_pools
 from wattzoo.decide.counting import count_requests, feedback_source
 from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
@@ -19,7 +26,7 @@ from wattzoo.decide.engines import index_series
 from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.figures import estimate_figures
 from wattzoo.decide.filling import Caller, Coming, can_fill, may_fill, may_give
-from wattzoo.decide.forecast import SAMPLE_SECONDS, observe_forecasts
+from wattzoo.decide.forecast import observe_forecasts
 from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import Asked, PoolEstimate, PoolMemory, ServiceMemory
 from wattzoo.decide.packing import decide_packing, find_drained_pods, note_silent
@@ -116,14 +123,15 @@ def remember_rates(
     return kept
 
 
-def _remember(context: PoolContext, estimate: PoolEstimate, memory: PoolMemory, sample_seconds: float) -> PoolMemory:
+def _remember(context: PoolContext, estimate: PoolEstimate, memory: PoolMemory) -> PoolMemory:
     """The memory with what was just observed: rates, what is forecast from them, and accelerators that do not come."""
-    timeout = float(context.pool.spec.scaling.placement_timeout_seconds)
+    scaling = context.pool.spec.scaling
+    timeout, drain = float(scaling.placement_timeout_seconds), float(scaling.drain_timeout_seconds)
     return replace(
         memory,
         rates=remember_rates(memory.rates, estimate),
-        shortages=note_shortages(context.states, memory.shortages, estimate.at_seconds, timeout),
-        forecasts=observe_forecasts(context, estimate, memory.forecasts, sample_seconds),
+        shortages=note_shortages(context.states, memory.shortages, estimate.at_seconds, timeout, drain),
+        forecasts=observe_forecasts(context, estimate, memory.forecasts),
     )
 
 
@@ -148,16 +156,14 @@ def think_pool(
     services: Mapping[Ref, ServiceMemory],
     reserved: Reserved,
     plan: PoolPlan | None = None,
-    sample_seconds: float = SAMPLE_SECONDS,
 ) -> PoolThought:
-    """Replicas of one pool, from what is seen now and what was remembered; by the joint plan where there is one.
-
-    sample_seconds: the step of forecasts.
-    """
+    """Replicas of one pool, from what is seen now and what was remembered; by the joint plan where there is one."""
     context, findings = read_context(specs, ref, pool, snapshot)
+    headroom = _headroom(context, specs, snapshot, reserved)
+    context = replace(context, states=settle_changes(context.states, headroom))
     order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
-    memory = _remember(context, estimate, memory, sample_seconds)
+    memory = _remember(context, estimate, memory)
     inputs = PoolInputs(
         context=context,
         estimate=estimate,
@@ -167,7 +173,7 @@ def think_pool(
             if name in services and services[name].decision is not None
         },
         live={name: live_weights(snapshot.routes.get(name), context.states) for name in context.services},
-        headroom=_headroom(context, specs, snapshot, reserved),
+        headroom=headroom,
         at_seconds=telemetry.at_seconds,
         rates=memory.rates,
         shortages=memory.shortages,

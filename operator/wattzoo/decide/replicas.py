@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from wattzoo.api.base import timestamp
 from wattzoo.api.conditions import Reason
-from wattzoo.decide.caps import held_by_variant
+from wattzoo.decide.caps import Headroom, held_by_variant
 from wattzoo.decide.demand import PoolInputs, estimate_variant_demand
 from wattzoo.decide.memory import PoolEstimate, PoolMemory
 from wattzoo.decide.planned import follow_plan, planned_demand
 from wattzoo.decisions import Finding, PoolDecision, VariantPlan
-from wattzoo.model import Backing, VariantKey, VariantState
+from wattzoo.model import Accelerators, Backing, VariantKey, VariantState
 from wattzoo_policies.limits.replicas import decide_replicas
 from wattzoo_policies.signals import ReplicaRequest, VariantDemand, VariantReplicas
 
@@ -66,18 +66,24 @@ def replica_bounds(inputs: PoolInputs) -> dict[VariantKey, tuple[int, int]]:
         for variant in member.variants:
             key = VariantKey(member.name, variant.name)
             adopted_missing = states[key].backing is Backing.WORKLOAD and not states[key].exists
-            if variant.scalable and variant.accelerator_pool in inputs.headroom and not adopted_missing:
-                bounds[key] = _short_bounds(variant.replica_bounds, inputs, key)
+            held = adopted_missing or states[key].asked is not None or key in inputs.context.taken
+            if variant.scalable and variant.accelerator_pool in inputs.headroom and not held:
+                bounds[key] = _short_bounds(variant.replica_bounds, inputs, states[key])
     return bounds
 
 
-def _short_bounds(declared: tuple[int, int], inputs: PoolInputs, key: VariantKey) -> tuple[int, int]:
-    """Declared bounds; of a variant whose accelerators do not come, no more than it has and what may ask again."""
-    shortage = inputs.shortages.get(key)
+def _short_bounds(declared: tuple[int, int], inputs: PoolInputs, state: VariantState) -> tuple[int, int]:
+    """Declared bounds; of a variant whose accelerators do not come, no more than it has and what may ask again.
+
+    Amid a rollout nothing is taken back: of fewer replicas the Deployment's controller would end another old pod, which
+    serves, for the new one that waits.
+    """
+    shortage = inputs.shortages.get(state.key)
     if shortage is None:
         return declared
     least, most = declared
-    return least, max(least, min(most, shortage.most_replicas(inputs.at_seconds)))
+    placed = shortage.most_replicas(inputs.at_seconds)
+    return least, max(least, min(most, max(placed, state.desired or 0) if state.rolling else placed))
 
 
 def _demand(
@@ -221,17 +227,9 @@ def _fits(
     room = inputs.headroom.get(pool or "")
     if room is None:
         return False
-    held = sum(
-        held_by_variant(state, granted[other] + (1 if other == key else 0))
-        for other, state in states.items()
-        if state.accelerator_pool == pool
-    )
-    bounds = [bound for bound in (room.accelerators, room.allocatable) if bound is not None]
-    if any(held > bound for bound in bounds):
-        return False
-    if room.watts is None or room.watts_per_accelerator is None:
-        return True
-    return held * room.watts_per_accelerator <= room.watts
+    numbers: dict[VariantKey, int] = {**granted, key: granted[key] + 1}
+    inside = (state for state in inputs.context.states if state.accelerator_pool == pool)
+    return room.allows(sum(held_by_variant(state, numbers.get(state.key)) for state in inside))
 
 
 def _limit(inputs: PoolInputs, state: VariantState, wanted: int, granted: int) -> Finding | None:
@@ -253,6 +251,13 @@ def _limit(inputs: PoolInputs, state: VariantState, wanted: int, granted: int) -
     return Finding(Reason.ACCELERATORS_SHORT, f"{text}: the nodes have {room.allocatable}")
 
 
+def _binding(room: Headroom) -> Reason:
+    """Which bound of an AcceleratorPool is the smallest."""
+    if room.bound == room.accelerators:
+        return Reason.MAX_ACCELERATORS_REACHED
+    return Reason.ACCELERATORS_SHORT if room.bound == room.allocatable else Reason.POWER_BUDGET_REACHED
+
+
 def _variant_plan(
     inputs: PoolInputs,
     state: VariantState,
@@ -265,6 +270,8 @@ def _variant_plan(
     active = signals.warm - signals.silent
     if signals.served_rps is not None and capacity.rps and active:
         utilisation = signals.served_rps / (active * capacity.rps)
+    if state.asked is not None:
+        return _wait(inputs, state, state.asked, utilisation)
     if state.key not in guarded:
         return VariantPlan(state.key, None, None, "NotScaled", "its replicas are not ours", utilisation=utilisation)
     entry, held = guarded[state.key]
@@ -279,6 +286,20 @@ def _variant_plan(
         limited_by=_limit(inputs, state, wanted[state.key], number),
         utilisation=utilisation,
     )
+
+
+def _wait(inputs: PoolInputs, state: VariantState, asked: Accelerators, utilisation: float | None) -> VariantPlan:
+    """A variant whose accelerators were changed in the spec, to more than may be held: it stays as it is."""
+    count, room = max(state.desired or 0, len(state.ready)), inputs.headroom.get(asked.pool or "")
+    limited = None
+    if room is not None:
+        text = (
+            f"{state.key} asks for {count} replicas of {asked.count} on {asked.pool}, which leaves {room.bound}; until "
+            f"they fit it keeps its {count} of {state.accelerators_per_replica} as they are"
+        )
+        limited = Finding(_binding(room), text)
+    message = "its new accelerators do not fit"
+    return VariantPlan(state.key, None, None, "ChangeWaits", message, limited_by=limited, utilisation=utilisation)
 
 
 def _watts(

@@ -2,7 +2,7 @@
 
 A pod without a node is no capacity and may never be; for as long as a variant is short its pods that wait are taken
 back and others are planned for its load. After a while one replica asks again: what comes ends the shortage, what does
-not doubles the time to the next try.
+not doubles the time to the next try. A pod that waits for what another still holds is not short of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from wattzoo.model import VariantKey, VariantState
 FIRST_DELAY_SECONDS = 120.0
 MAX_DELAY_SECONDS = 1800.0
 """A node pool that is full for a day is asked 50 times; one that is freed is used again after half an hour at most."""
+LEAVING_MARGIN_SECONDS = 60.0
+"""Beyond the drain timeout a pod that ends is gone, or its node is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,19 @@ def unplaced_pods(state: VariantState, at_seconds: float, timeout_seconds: float
 
 
 def note_shortages(
-    states: Iterable[VariantState], before: Mapping[VariantKey, Shortage], at_seconds: float, timeout_seconds: float
+    states: Iterable[VariantState],
+    before: Mapping[VariantKey, Shortage],
+    at_seconds: float,
+    timeout_seconds: float,
+    drain_seconds: float = 0.0,
 ) -> dict[VariantKey, Shortage]:
-    """The variants that are short now."""
+    """The variants that are short now. Where pods end, others may wait for theirs until those are drained."""
+    states = tuple(states)
+    leaving = {state.accelerator_pool for state in states if state.terminating}
     noted = {}
     for state in states:
-        found = _note(state, before.get(state.key), at_seconds, timeout_seconds)
+        more = drain_seconds + LEAVING_MARGIN_SECONDS if state.accelerator_pool in leaving else 0.0
+        found = _note(state, before.get(state.key), at_seconds, timeout_seconds + more)
         if found is not None:
             noted[state.key] = found
     return noted

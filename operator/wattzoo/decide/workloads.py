@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from wattzoo.api.model_pool import Member, ModelPool, Variant
-from wattzoo.labels import selector_labels, variant_name
+from wattzoo.labels import bound_name, selector_labels, variant_name
 from wattzoo.manifests import (
     count_accelerators,
     desired_replicas,
@@ -13,13 +13,17 @@ from wattzoo.manifests import (
     match_labels,
     matches,
     metadata,
+    template_labels,
     template_spec,
     view_pod,
 )
 from wattzoo.model import (
+    LABEL_ACCELERATOR_POOL,
     SERVER_PORT,
+    Accelerators,
     Backing,
     ClusterSnapshot,
+    Manifest,
     PodView,
     Ref,
     VariantKey,
@@ -59,6 +63,8 @@ def select_pods(snapshot: ClusterSnapshot, namespace: str, selector: Mapping[str
 def _server(pool: ModelPool, variant: Variant, key: VariantKey, snapshot: ClusterSnapshot) -> VariantState:
     namespace, name = pool.metadata.namespace or "", variant_name(pool.metadata.name, key)
     deployment = snapshot.deployments.get(Ref(namespace, name))
+    asked = Accelerators(variant.accelerator_pool, variant.accelerators)
+    live = asked if deployment is None else _live_accelerators(deployment, asked, snapshot)
     return VariantState(
         key=key,
         backing=Backing.SERVER,
@@ -68,10 +74,20 @@ def _server(pool: ModelPool, variant: Variant, key: VariantKey, snapshot: Cluste
         service=name,
         port=SERVER_PORT,
         service_exists=Ref(namespace, name) in snapshot.services,
-        accelerator_pool=variant.accelerator_pool,
-        accelerators_per_replica=variant.accelerators,
+        accelerator_pool=live.pool,
+        accelerators_per_replica=live.count,
         rolling=deployment is not None and is_rolling(deployment),
+        asked=None if live == asked else asked,
     )
+
+
+def _live_accelerators(deployment: Manifest, asked: Accelerators, snapshot: ClusterSnapshot) -> Accelerators:
+    """What replicas of the live template hold; what is asked for where that is the same or less of the same."""
+    label = template_labels(deployment).get(LABEL_ACCELERATOR_POOL, "")
+    count = count_accelerators(template_spec(deployment), resource_names(snapshot)) or asked.count
+    if label in {"", bound_name(asked.pool or "")}:
+        return Accelerators(asked.pool, min(count, asked.count))
+    return Accelerators(next((name for name in snapshot.accelerator_pools if bound_name(name) == label), None), count)
 
 
 def _adopted(

@@ -18,6 +18,14 @@ PLANNED_INTERVALS = 6.0
 LEAST_PLANNED_SHARE = 0.005
 """What is left in the average of a member that is not wanted any more needs no server."""
 
+MOST_REPLICAS = 1_000_000
+"""Whoever needs more needs what nobody has; a quotient of huge and tiny numbers is infinite."""
+
+
+def count_replicas(rate_rps: float, capacity_rps: float) -> int:
+    """Return the replicas of this finite, positive capacity that carry a rate."""
+    return math.ceil(min(max(0.0, rate_rps / capacity_rps), float(MOST_REPLICAS)) - 1e-9)
+
 
 def make_replica_rule(reserve: float = 0.3) -> ReplicaLaw:
     """Return the rule with a reserve (share of the demand kept free on top of it)."""
@@ -164,10 +172,10 @@ def _wish(variant: VariantDemand, reserve: float) -> VariantReplicas:
     if variant.demand_rps is None or not math.isfinite(variant.demand_rps):
         held = _clip(current, variant)
         return VariantReplicas(name, held, None, "DemandUnknown", f"demand unknown, {held} kept")
-    if variant.capacity_rps is None or not variant.capacity_rps > 0.0:
+    if variant.capacity_rps is None or not 0.0 < variant.capacity_rps < math.inf:
         held = _clip(current, variant)
         return VariantReplicas(name, held, None, "CapacityUnknown", f"no capacity at this latency target, {held} kept")
-    needed = math.ceil(variant.demand_rps * (1.0 + reserve) / variant.capacity_rps - 1e-9)
+    needed = count_replicas(variant.demand_rps * (1.0 + reserve), variant.capacity_rps)
     replicas = _clip(needed, variant)
     message = (
         f"{variant.demand_rps:.2f} requests/s and {reserve:.0%} reserve at {variant.capacity_rps:.2f} "

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from wattzoo_policies.capacity.replicas import free_accelerators
+from wattzoo_policies.capacity.replicas import count_replicas, free_accelerators
 from wattzoo_policies.limits.waiting import contested_pools
 from wattzoo_policies.protocols import ReplicaLaw
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, VariantDemand, VariantReplicas
@@ -154,7 +154,7 @@ def _keep_ready(request: ReplicaRequest, wished: Mapping[str, int], groups: Iter
             number, capacity = numbers[variant.variant], variant.capacity_rps or 0.0
             room = min(variant.ready_replicas, variant.current_replicas, variant.max_replicas) - number
             if room > 0 and lack > 1e-9 * group.rate_rps:
-                more = min(room, math.ceil(lack / capacity - 1e-9))
+                more = min(room, count_replicas(lack, capacity))
                 numbers[variant.variant] = number + more
                 lack -= more * capacity
     return numbers

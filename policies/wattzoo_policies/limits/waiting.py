@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wattzoo_policies.capacity.replicas import free_accelerators
+from wattzoo_policies.capacity.replicas import count_replicas, free_accelerators
 from wattzoo_policies.limits.plans import clip_replicas
 from wattzoo_policies.protocols import ReplicaLaw
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, VariantDemand, VariantReplicas
@@ -159,9 +159,11 @@ def _staleness(variant: VariantDemand, at_seconds: float, stale_after_seconds: f
 
 
 def _reachable(variant: VariantDemand, reserve: float) -> int | None:
-    if variant.reachable_rps is None or variant.capacity_rps is None or not variant.capacity_rps > 0.0:
+    if variant.reachable_rps is None or variant.capacity_rps is None or not 0.0 < variant.capacity_rps < math.inf:
         return None
-    needed = math.ceil(variant.reachable_rps * (1.0 + reserve) / variant.capacity_rps - 1e-9)
+    if not math.isfinite(variant.reachable_rps):
+        return None
+    needed = count_replicas(variant.reachable_rps * (1.0 + reserve), variant.capacity_rps)
     return max(variant.min_replicas, needed)
 
 

@@ -82,9 +82,9 @@ class PlanService:
 class PlanProblem:
     """A connected or unconnected set of pools, variants and services; `eta` is the share of the knee that is filled.
 
-    tau_seconds: a start's joules are spread over this time. high_share: of the time in which the high rate is there: what
-    only stands by for it is chosen so that it costs little where it is idle and where it is used. overload_penalty, accuracy_penalty: watts per request/s not
-    carried and per satisfied request/s missing. They weigh shortages against one another alone: the least shortage is
+    tau_seconds: a start's joules are spread over this time. high_share: of the time in which the high rate is there:
+    what stands by for it shall cost little when it is used, too. overload_penalty, accuracy_penalty: watts per
+    request/s not carried and per satisfied request/s missing. They weigh shortages against one another alone: the least shortage is
     found first, then the least cost at that shortage, so that no service is too small to be served.
     """
 
