@@ -38,12 +38,6 @@ def conditions(obj: Manifest) -> Iterator[Mapping[str, Any]]:
         yield from (c for c in found if isinstance(c, dict))
 
 
-def matches(selector: Mapping[str, str], of: Manifest) -> bool:
-    """Whether an object carries all labels of a non-empty equality selector."""
-    own = labels(of)
-    return bool(selector) and all(own.get(key) == value for key, value in selector.items())
-
-
 def is_owned_by(obj: Manifest, uid: str) -> bool:
     """Whether the object's controlling owner is the object with this uid."""
     owners = metadata(obj).get("ownerReferences") or ()

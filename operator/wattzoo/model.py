@@ -6,11 +6,12 @@ the stage that decides about them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+Made = TypeVar("Made")
 Manifest: TypeAlias = dict[str, Any]
 """A Kubernetes object as the API server sends it."""
 
@@ -80,6 +81,23 @@ class Ref:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+class Derived:
+    """What has been worked out of one snapshot, so that the passes that share it do not each do it again.
+
+    A snapshot never changes, so what a pure function makes of it does not either; it is dropped with the snapshot.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` returned the first time that somebody asked by this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        made: Made = self._kept[key]
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterSnapshot:
     """Everything of the API server that one pass reads, taken before it thinks."""
@@ -96,6 +114,7 @@ class ClusterSnapshot:
     nodes: Sequence[Manifest]
     unreadable: Mapping[Kind, str] = field(default_factory=dict)
     """Kinds that could not be listed, with the reason; their mappings are then empty and mean unknown, not absent."""
+    derived: Derived = field(default_factory=Derived, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +146,7 @@ class TelemetrySnapshot:
     groups: Mapping[str, Sequence[Series]]
     """Keys: `engine_gauges`, `engine_counters`, `engine_latency`, `gpu_power`, `gpu_energy`, `gateway`, `feedback`."""
     problems: Mapping[str, str]
+    derived: Derived = field(default_factory=Derived, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

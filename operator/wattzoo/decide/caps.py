@@ -86,11 +86,17 @@ def deployment_ref(pool: ModelPool, state: VariantState) -> Ref:
     return Ref(namespace, state.service)
 
 
-def holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> dict[str, dict[Ref, int]]:
+def holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> Mapping[str, Mapping[Ref, int]]:
     """Accelerators held now by AcceleratorPool and Deployment, of everything that WattZoo manages.
 
     Deployments of pools that are gone or cannot be read are found by the label of their pods.
     """
+    read = tuple(pools)  # kept with what they came to: an id is only good while its object lives
+    key = (holdings, *map(id, read))
+    return snapshot.derived.once(key, lambda: (read, _holdings(snapshot, read)))[1]
+
+
+def _holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> dict[str, dict[Ref, int]]:
     held: dict[str, dict[Ref, int]] = {}
     counted: set[Ref] = set()
     for pool in pools:
@@ -205,7 +211,9 @@ def estimate_headroom(
         watts = max(0.0, spec.power_budget_watts - others * per_accelerator)
     allocatable = None
     if Kind.NODE not in snapshot.unreadable:
-        allocatable = max(0, node_accelerators(snapshot.nodes, spec)[2] - others)
+        key = (node_accelerators, spec.resource_name, *sorted(spec.node_selector.items()))
+        nodes = snapshot.derived.once(key, lambda: node_accelerators(snapshot.nodes, spec))
+        allocatable = max(0, nodes[2] - others)
     return Headroom(
         accelerators=None if spec.max_accelerators is None else max(0, spec.max_accelerators - others),
         allocatable=allocatable,

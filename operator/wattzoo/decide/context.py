@@ -108,12 +108,13 @@ def read_pools(specs: Specs, snapshot: ClusterSnapshot) -> tuple[ModelPool, ...]
     return tuple(pool for pool in parsed if isinstance(pool, ModelPool))
 
 
-def _services(specs: Specs, ref: Ref, snapshot: ClusterSnapshot) -> dict[Ref, LLMServiceSpec]:
-    found = {}
+def _services(specs: Specs, snapshot: ClusterSnapshot) -> dict[Ref, dict[Ref, LLMServiceSpec]]:
+    """All LLMServices that can be read, by the ModelPool that they use."""
+    found: dict[Ref, dict[Ref, LLMServiceSpec]] = {}
     for name, raw in sorted(snapshot.llm_services.items()):
-        service = specs.llm_service(raw) if name.namespace == ref.namespace else None
-        if isinstance(service, LLMService) and pool_of(name, service.spec) == ref:
-            found[name] = service.spec
+        service = specs.llm_service(raw)
+        if isinstance(service, LLMService):
+            found.setdefault(pool_of(name, service.spec), {})[name] = service.spec
     return found
 
 
@@ -198,7 +199,17 @@ def _find_taken(
 def read_context(
     specs: Specs, ref: Ref, pool: ModelPool, snapshot: ClusterSnapshot
 ) -> tuple[PoolContext, tuple[Finding, ...]]:
-    """A pool with what it refers to, and what of that is missing; a missing part never makes the rest unusable."""
+    """A pool with what it refers to, and what of that is missing; a missing part never makes the rest unusable.
+
+    The pool's pass and those of its services all ask, so it is worked out once for each snapshot.
+    """
+    key = (read_context, specs, ref, id(pool))  # the context holds the pool, so the id stays its own
+    return snapshot.derived.once(key, lambda: _read_context(specs, ref, pool, snapshot))
+
+
+def _read_context(
+    specs: Specs, ref: Ref, pool: ModelPool, snapshot: ClusterSnapshot
+) -> tuple[PoolContext, tuple[Finding, ...]]:
     hardware, findings = _hardware(specs, pool, snapshot)
     profiles, more = _profiles(specs, pool, snapshot)
     findings += more
@@ -211,8 +222,9 @@ def read_context(
             findings.append(Finding(Reason.SERVICE_NOT_FOUND, f"{state.key}: Service {state.service} does not exist"))
     taken, more = _find_taken(specs, ref, pool, snapshot)
     findings += more
+    services = snapshot.derived.once((_services, specs), lambda: _services(specs, snapshot))
     limits = _limits(pool, snapshot)
-    context = PoolContext(ref, pool, states, profiles, hardware, _services(specs, ref, snapshot), limits, taken)
+    context = PoolContext(ref, pool, states, profiles, hardware, services.get(ref, {}), limits, taken)
     return context, tuple(findings)
 
 
@@ -232,10 +244,13 @@ def find_missing_members(service: LLMServiceSpec, pool: ModelPool) -> tuple[tupl
 
 def live_services(snapshot: ClusterSnapshot, namespace: str) -> Mapping[str, int]:
     """Largest weight that any route of a namespace gives to each Service."""
-    weights: dict[str, int] = {}
+    return snapshot.derived.once(live_services, lambda: _live_services(snapshot)).get(namespace, {})
+
+
+def _live_services(snapshot: ClusterSnapshot) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
     for ref, route in snapshot.routes.items():
-        if ref.namespace != namespace:
-            continue
+        weights = found.setdefault(ref.namespace, {})
         for name, weight in route_backends(route):
             weights[name] = max(weights.get(name, 0), weight)
-    return weights
+    return found

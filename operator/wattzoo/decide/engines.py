@@ -37,6 +37,11 @@ class PodSeries:
 
 def index_series(telemetry: TelemetrySnapshot, stale_after_seconds: float) -> PodSeries:
     """Group the snapshot's per-pod series; of duplicates by several scrapers the one with the newest sample counts."""
+    by_pod = telemetry.derived.once(index_series, lambda: _group_by_pod(telemetry))
+    return PodSeries(by_pod, telemetry.at_seconds, stale_after_seconds)
+
+
+def _group_by_pod(telemetry: TelemetrySnapshot) -> dict[tuple[str, str], dict[str, tuple[Series, ...]]]:
     newest: dict[tuple[str, str], dict[str, dict[frozenset[tuple[str, str]], Series]]] = {}
     for group in GROUPS:
         for series in telemetry.groups.get(group, ()):
@@ -47,8 +52,7 @@ def index_series(telemetry: TelemetrySnapshot, stale_after_seconds: float) -> Po
             identity = frozenset((k, v) for k, v in series.labels.items() if k not in SCRAPER_LABELS)
             if identity not in names or _newest(series) > _newest(names[identity]):
                 names[identity] = series
-    by_pod = {pod: {name: tuple(found.values()) for name, found in names.items()} for pod, names in newest.items()}
-    return PodSeries(by_pod, telemetry.at_seconds, stale_after_seconds)
+    return {pod: {name: tuple(found.values()) for name, found in names.items()} for pod, names in newest.items()}
 
 
 def _newest(series: Series) -> float:

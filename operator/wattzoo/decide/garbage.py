@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from wattzoo.decide.by_label import LabelIndex
 from wattzoo.decide.context import live_services
 from wattzoo.decide.engines import PodSeries
 from wattzoo.decide.series import estimate_latest
@@ -16,13 +17,16 @@ from wattzoo.model import LABEL_MODEL_POOL, ClusterSnapshot, Manifest, Ref, Sign
 def owned_refs(owner: Manifest, snapshot: ClusterSnapshot) -> frozenset[Ref]:
     """Names of everything that the ModelPool owns and that carries its label."""
     meta = metadata(owner)
-    return frozenset(
-        ref
-        for objects in (snapshot.deployments, snapshot.services, snapshot.disruption_budgets)
-        for ref, live in objects.items()
-        if ref.namespace == meta.get("namespace")
-        and labels(live).get(LABEL_MODEL_POOL) == bound_name(str(meta.get("name")))
-        and is_owned_by(live, str(meta.get("uid")))
+    wanted = {LABEL_MODEL_POOL: bound_name(str(meta.get("name"))), "": str(meta.get("namespace"))}
+    labelled = snapshot.derived.once(owned_refs, lambda: _index_objects(snapshot)).find(wanted)
+    return frozenset(ref for ref, live in labelled if is_owned_by(live, str(meta.get("uid"))))
+
+
+def _index_objects(snapshot: ClusterSnapshot) -> LabelIndex[tuple[Ref, Manifest]]:
+    """Everything that a ModelPool can own, by label, with the namespace as a label without a name."""
+    kinds = (snapshot.deployments, snapshot.services, snapshot.disruption_budgets)
+    return LabelIndex(
+        ({**labels(live), "": ref.namespace}, (ref, live)) for objects in kinds for ref, live in objects.items()
     )
 
 

@@ -100,7 +100,7 @@ class ServiceThought:
 
 def _headroom(context: PoolContext, specs: Specs, snapshot: ClusterSnapshot, reserved: Reserved) -> dict[str, Headroom]:
     """What this pool may hold of each AcceleratorPool, what others hold or have been granted taken off."""
-    held = holdings(snapshot, read_pools(specs, snapshot))
+    held = {name: dict(by_ref) for name, by_ref in holdings(snapshot, read_pools(specs, snapshot)).items()}
     for pool, grants in reserved.items():
         for name, by_ref in grants.items():
             for ref, count in by_ref.items():

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import PrometheusFeedback
+from wattzoo.decide.by_label import LabelIndex
 from wattzoo.decide.series import Reading, estimate_rate, increase_between, is_plausible, read_problem, sum_readings
 from wattzoo.decisions import Finding, ServiceLoad
 from wattzoo.model import Manifest, Ref, Series, Signal, TelemetrySnapshot, VariantKey, VariantState
@@ -49,15 +50,21 @@ def live_weights(route: Manifest | None, states: Sequence[VariantState]) -> dict
     return weights
 
 
-def _gateway_series(telemetry: TelemetrySnapshot, ref: Ref) -> dict[int, list[Series]]:
-    found: dict[int, list[Series]] = {}
+def _gateway_series(telemetry: TelemetrySnapshot, ref: Ref) -> Mapping[int, Sequence[Series]]:
+    """A route's counters by the index of the backend."""
+    return telemetry.derived.once(_gateway_series, lambda: _index_gateway(telemetry)).get(ref, {})
+
+
+def _index_gateway(telemetry: TelemetrySnapshot) -> dict[Ref, dict[int, list[Series]]]:
+    found: dict[Ref, dict[int, list[Series]]] = {}
     for series in telemetry.groups.get("gateway", ()):
         if series.name != Signal.GATEWAY_REQUESTS:
             continue
         for value in series.labels.values():
             match = CLUSTER_PATTERN.fullmatch(value)
-            if match and (match["namespace"], match["name"]) == (ref.namespace, ref.name):
-                found.setdefault(int(match["index"]), []).append(series)
+            if match:
+                own = found.setdefault(Ref(match["namespace"], match["name"]), {})
+                own.setdefault(int(match["index"]), []).append(series)
     return found
 
 
@@ -144,11 +151,11 @@ def read_request_counters(
 def _feedback_series(telemetry: TelemetrySnapshot, namespace: str, feedback: PrometheusFeedback) -> list[Series]:
     """Series of the object's own namespace that carry all `matchLabels`, whatever Prometheus returned."""
     wanted = {**feedback.match_labels, "namespace": namespace, NAME_LABEL: feedback.metric}
-    return [
-        series
-        for series in telemetry.groups.get("feedback", ())
-        if series.samples and all(series.labels.get(label) == value for label, value in wanted.items())
-    ]
+    return telemetry.derived.once(_feedback_series, lambda: _index_feedback(telemetry)).find(wanted)
+
+
+def _index_feedback(telemetry: TelemetrySnapshot) -> LabelIndex[Series]:
+    return LabelIndex((series.labels, series) for series in telemetry.groups.get("feedback", ()) if series.samples)
 
 
 def find_resets(

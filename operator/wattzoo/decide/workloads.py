@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from wattzoo.api.model_pool import Member, ModelPool, Variant
+from wattzoo.decide.by_label import LabelIndex
 from wattzoo.labels import bound_name, selector_labels, variant_name
 from wattzoo.manifests import (
     count_accelerators,
     desired_replicas,
     is_rolling,
+    labels,
     match_labels,
-    matches,
     metadata,
     template_labels,
     template_spec,
@@ -49,15 +50,21 @@ def resource_names(snapshot: ClusterSnapshot) -> frozenset[str]:
     return DEFAULT_RESOURCE_NAMES | named
 
 
+def _index_pods(snapshot: ClusterSnapshot) -> LabelIndex[PodView]:
+    """All pods that have not ended, by label, with the namespace as a label without a name."""
+    resources = resource_names(snapshot)
+    views = ((pod, view_pod(pod, resources)) for pod in snapshot.pods)
+    return LabelIndex(
+        ({**labels(pod), "": str(metadata(pod).get("namespace"))}, view) for pod, view in views if view is not None
+    )
+
+
 def select_pods(snapshot: ClusterSnapshot, namespace: str, selector: Mapping[str, str]) -> tuple[PodView, ...]:
     """The pods of a namespace that carry all these labels, by name; those that have ended are left out."""
-    resources = resource_names(snapshot)
-    views = (
-        view_pod(pod, resources)
-        for pod in snapshot.pods
-        if metadata(pod).get("namespace") == namespace and matches(selector, pod)
-    )
-    return tuple(sorted((v for v in views if v is not None), key=lambda view: view.name))
+    if not selector:
+        return ()
+    index = snapshot.derived.once(_index_pods, lambda: _index_pods(snapshot))
+    return tuple(sorted(index.find({**selector, "": namespace}), key=lambda view: view.name))
 
 
 def _server(pool: ModelPool, variant: Variant, key: VariantKey, snapshot: ClusterSnapshot) -> VariantState:
