@@ -18,8 +18,9 @@ from wattzoo.api.conditions import Reason
 from wattzoo.api.llm_service import LLMService
 from wattzoo.decide.capacity import find_poor_fit, fit_profile
 from wattzoo.decide.caps import holdings, node_accelerators
-from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_pools
+from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_context, read_pools
 from wattzoo.decide.energy import measured_watts
+from wattzoo.decide.forecast_text import render_forecasts
 from wattzoo.decide.memory import PoolMemory, ServiceMemory
 from wattzoo.decide.passes import PoolThought, ServiceThought, think_pool, think_service
 from wattzoo.decide.restore import restore_pool
@@ -150,7 +151,8 @@ class Reconciler:
             await self._reporter.report_broken(Kind.MODEL_POOL, ref, raw, pool)
             return
         key = (ref, str(metadata(raw).get("uid")))
-        memory = self._pools.get(key) or restore_pool(raw, telemetry.at_seconds)
+        users = read_context(self._specs, ref, pool, snapshot)[0].services
+        memory = self._pools.get(key) or restore_pool(raw, telemetry.at_seconds, users)
         services = {name: memory_ for (name, _), memory_ in self._services.items()}
         self._forget(snapshot)
         joint = pool.spec.scaling.planner == JOINT
@@ -187,6 +189,7 @@ class Reconciler:
             findings=thought.findings,
             unplanned=self.planner.refused_of(ref) if joint else (),
             history=thought.memory.history.to_json(),
+            forecast=render_forecasts(thought.memory.forecasts),
         )
         await self._reporter.report(
             Kind.MODEL_POOL, ref, raw, judge_pool(view), lambda c, g: render_model_pool_status(view, c, g)

@@ -323,6 +323,7 @@ class ScalingState(StatusModel):
     """What a restarted operator needs to go on without a jump."""
 
     state: Annotated[StateText, Field(description="Recent plans, opaque to readers.")]
+    forecast: Annotated[StateText | None, Field(description="What was learned of the load, opaque to readers.")] = None
     observed_at: Annotated[Timestamp, Field(description="When it was written.")]
 
 

@@ -6,27 +6,34 @@ the restart brings everything since.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.decide.counting import restore_counting
+from wattzoo.decide.forecast_text import restore_forecasts
 from wattzoo.decide.memory import PoolMemory, ServiceMemory
 from wattzoo.decide.pipeline import EARLY_SECONDS, declared_members, make_service_policy
 from wattzoo.manifests import parse_time
-from wattzoo.model import Manifest
+from wattzoo.model import Manifest, Ref
 from wattzoo_policies.protocols import PolicyState, StateError
 from wattzoo_policies.registry import UnknownPolicyError, make_policy
 from wattzoo_policies.signals import ReplicaHistory
 
 
-def restore_pool(raw: Manifest, at_seconds: float) -> PoolMemory:
-    """The memory of a pool seen for the first time: recent wishes from its status, else none (then nothing shrinks)."""
-    text = (((raw.get("status") or {}).get("scaling")) or {}).get("state")
-    history = ReplicaHistory()
+def restore_pool(raw: Manifest, at_seconds: float, services: Collection[Ref] = ()) -> PoolMemory:
+    """The memory of a pool seen for the first time: recent wishes from its status, else none (then nothing shrinks).
+
+    And what was learned of the load, where that was of the services that use the pool now.
+    """
+    scaling = ((raw.get("status") or {}).get("scaling")) or {}
+    text, history = scaling.get("state"), ReplicaHistory()
     if isinstance(text, str) and text:
         try:
             history = ReplicaHistory.from_json(text)
         except ValueError:
             history = ReplicaHistory()
-    return PoolMemory(first_at_seconds=at_seconds, history=history)
+    forecasts = restore_forecasts(scaling.get("forecast"), services, at_seconds)
+    return PoolMemory(first_at_seconds=at_seconds, history=history, forecasts=forecasts)
 
 
 def restore_service(

@@ -47,6 +47,7 @@ class PoolView:
     findings: tuple[Finding, ...] = ()
     unplanned: tuple[Finding, ...] = ()
     history: str = ""
+    forecast: str = ""
     at_seconds: float = 0.0
 
 
@@ -142,9 +143,16 @@ def render_model_pool_status(
             price=None if joint is None else _render_prices(joint.price) or None,
         ),
         variants=tuple(_render_variant(state, plans.get(state.key), view) for state in view.states),
-        scaling=ScalingState(state=view.history, observed_at=timestamp(decision.at_seconds)) if view.history else None,
+        scaling=_render_scaling(view),
         conditions=conditions,
     )
+
+
+def _render_scaling(view: PoolView) -> ScalingState | None:
+    if not view.history:
+        return None
+    observed = timestamp(view.decision.at_seconds)
+    return ScalingState(state=view.history, forecast=view.forecast or None, observed_at=observed)
 
 
 def _render_prices(prices: Mapping[Ref, float]) -> str:

@@ -43,8 +43,8 @@ LARGEST = 3
 
 _FIRST_EDGE = 0.5
 _GROWTH = 1.03
-_BINS = 100
-_LAST_EDGE = _FIRST_EDGE * _GROWTH ** (_BINS - 1)
+BINS = 100
+_LAST_EDGE = _FIRST_EDGE * _GROWTH ** (BINS - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class ErrorHistogram:
 
     def add(self, ratio: float, weight: float = 1.0) -> ErrorHistogram:
         """Return the histogram with one more ratio."""
-        counts = [count * (1.0 - 1.0 / MEMORY_STEPS) for count in self.counts] or [0.0] * _BINS
+        counts = [count * (1.0 - 1.0 / MEMORY_STEPS) for count in self.counts] or [0.0] * BINS
         place = 0 if ratio <= _FIRST_EDGE else math.ceil(math.log(ratio / _FIRST_EDGE) / math.log(_GROWTH) - 1e-9)
-        counts[min(_BINS - 1, place)] += weight
+        counts[min(BINS - 1, place)] += weight
         return ErrorHistogram(tuple(counts), self.samples + 1)
 
     def quantile(self, share: float) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wattzoo_policies.placement.forecast import ErrorHistogram, Expectation, LoadMemory
+from wattzoo_policies.placement.forecast import BINS, ErrorHistogram, Expectation, LoadMemory
 from wattzoo_policies.placement.target import Debt
 from wattzoo_policies.signals import ReplicaHistory
 
@@ -150,6 +150,8 @@ def _histogram_body(histogram: ErrorHistogram) -> dict[str, Any]:
 
 
 def _read_histogram(body: dict[str, Any]) -> ErrorHistogram:
+    if body["size"] not in {0, BINS}:
+        raise ValueError(f"a histogram has {body['size']} bins, this code reads {BINS}")
     counts = [0.0] * int(body["size"])
     for place, count in body["bins"].items():
         counts[int(place)] = float(count)
