@@ -220,13 +220,19 @@ def test_packing_fills_to_the_knee_over_the_learned_margin(rps: float, care: flo
     assert packed[LARGE].serving == needed
 
 
-async def test_a_pass_feeds_the_forecast_and_a_restart_begins_anew() -> None:
+async def test_a_pass_feeds_the_forecast_and_a_restart_goes_on_from_the_status() -> None:
     world = World()
     world.cluster.add(Kind.LLM_SERVICE, make_llm_service())
     await world.start(rps=10.0)
     (memory,) = world.reconciler._pools.values()
     assert samples(memory.forecasts) == 12
     assert memory.forecasts.services[CHAT].load.next_rps == pytest.approx(10.0, rel=0.05)
+    world.restart()
+    await world.run(1, rps=10.0)
+    assert (
+        samples(world.reconciler._pools[(POOL, "uid-zoo")].forecasts) == 11
+    )  # ten were written: at most once a minute
+    del world.cluster.get(Kind.MODEL_POOL, POOL.name)["status"]["scaling"]["forecast"]
     world.restart()
     await world.run(1, rps=10.0)
     assert samples(world.reconciler._pools[(POOL, "uid-zoo")].forecasts) == 1
