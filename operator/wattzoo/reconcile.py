@@ -21,7 +21,7 @@ from wattzoo.decide.caps import holdings, node_accelerators
 from wattzoo.decide.context import POOL_KINDS, SERVICE_KINDS, Specs, find_unreadable, pool_of, read_context, read_pools
 from wattzoo.decide.energy import measured_watts
 from wattzoo.decide.forecast_text import render_forecasts
-from wattzoo.decide.memory import PoolMemory, ServiceMemory
+from wattzoo.decide.memory import STEP_SECONDS, PoolMemory, ServiceMemory
 from wattzoo.decide.passes import PoolThought, ServiceThought, think_pool, think_service
 from wattzoo.decide.restore import restore_pool
 from wattzoo.decisions import Finding, VariantPlan
@@ -152,7 +152,8 @@ class Reconciler:
             return
         key = (ref, str(metadata(raw).get("uid")))
         users = read_context(self._specs, ref, pool, snapshot)[0].services
-        memory = self._pools.get(key) or restore_pool(raw, telemetry.at_seconds, users)
+        step_seconds = min(STEP_SECONDS, float(self._settings.pool_interval_seconds))
+        memory = self._pools.get(key) or restore_pool(raw, telemetry.at_seconds, users, step_seconds)
         services = {name: memory_ for (name, _), memory_ in self._services.items()}
         self._forget(snapshot)
         joint = pool.spec.scaling.planner == JOINT

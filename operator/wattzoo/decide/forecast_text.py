@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from wattzoo.decide.memory import ForecastMemory
@@ -28,20 +29,24 @@ def render_forecasts(memory: ForecastMemory) -> str:
     if memory.at_seconds is None or not memory.state.loads:
         return ""
     learned = json.loads(memory.state.to_json())
-    text = write_state(NAME, {"at": round(memory.at_seconds), "learned": _cut(learned)})
+    text = write_state(NAME, {"at": round(memory.at_seconds), "step": memory.step_seconds, "learned": _cut(learned)})
     return text if len(text) <= MOST_LENGTH else ""
 
 
-def restore_forecasts(text: object, services: Collection[Ref], at_seconds: float) -> ForecastMemory:
-    """The memory to go on from for just these services; an empty one where the text does not serve for it."""
+def restore_forecasts(
+    text: object, services: Collection[Ref], at_seconds: float, step_seconds: float
+) -> ForecastMemory:
+    """The memory to go on from for these services and this step; an empty one where the text does not serve for it."""
+    fresh = ForecastMemory(step_seconds=step_seconds)
     try:
         body = read_state(NAME, text) if isinstance(text, str) and text else {}
-        written, state = float(body["at"]), JointState.from_json(json.dumps(body["learned"], allow_nan=False))
+        written, step = float(body["at"]), float(body["step"])
+        state = JointState.from_json(json.dumps(body["learned"], allow_nan=False))
     except (ValueError, KeyError, TypeError, OverflowError):
-        return ForecastMemory()
+        return fresh
     is_recent = 0.0 <= at_seconds - written <= MOST_AGE_SECONDS
-    is_same = set(state.services) == {str(ref) for ref in services}
-    return ForecastMemory(at_seconds=written, state=state) if is_recent and is_same else ForecastMemory()
+    is_same = set(state.services) == {str(ref) for ref in services} and step == step_seconds
+    return replace(fresh, at_seconds=written, state=state) if is_recent and is_same else fresh
 
 
 def _cut(value: Any) -> Any:

@@ -19,7 +19,6 @@ from wattzoo_policies.placement.joint_state import JointState
 from wattzoo_policies.protocols import PolicyState, Promise
 from wattzoo_policies.signals import ReplicaHistory
 
-
 STEP_SECONDS = 15.0
 """The longest step of forecasts; where pools are looked at more often, it is their interval."""
 

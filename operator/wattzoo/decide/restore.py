@@ -11,7 +11,7 @@ from collections.abc import Collection
 from wattzoo.api.llm_service import LLMServiceSpec
 from wattzoo.decide.counting import restore_counting
 from wattzoo.decide.forecast_text import restore_forecasts
-from wattzoo.decide.memory import PoolMemory, ServiceMemory
+from wattzoo.decide.memory import STEP_SECONDS, PoolMemory, ServiceMemory
 from wattzoo.decide.pipeline import EARLY_SECONDS, declared_members, make_service_policy
 from wattzoo.manifests import parse_time
 from wattzoo.model import Manifest, Ref
@@ -20,10 +20,12 @@ from wattzoo_policies.registry import UnknownPolicyError, make_policy
 from wattzoo_policies.signals import ReplicaHistory
 
 
-def restore_pool(raw: Manifest, at_seconds: float, services: Collection[Ref] = ()) -> PoolMemory:
+def restore_pool(
+    raw: Manifest, at_seconds: float, services: Collection[Ref] = (), step_seconds: float = STEP_SECONDS
+) -> PoolMemory:
     """The memory of a pool seen for the first time: recent wishes from its status, else none (then nothing shrinks).
 
-    And what was learned of the load, where that was of the services that use the pool now.
+    And what was learned of the load, where that was of the services that use the pool now, in the same steps.
     """
     scaling = ((raw.get("status") or {}).get("scaling")) or {}
     text, history = scaling.get("state"), ReplicaHistory()
@@ -32,7 +34,7 @@ def restore_pool(raw: Manifest, at_seconds: float, services: Collection[Ref] = (
             history = ReplicaHistory.from_json(text)
         except ValueError:
             history = ReplicaHistory()
-    forecasts = restore_forecasts(scaling.get("forecast"), services, at_seconds)
+    forecasts = restore_forecasts(scaling.get("forecast"), services, at_seconds, step_seconds)
     return PoolMemory(first_at_seconds=at_seconds, history=history, forecasts=forecasts)
 
 

@@ -12,7 +12,6 @@ from enum import StrEnum
 
 from wattzoo_policies.placement.signals import FleetPool
 
-
 HIGH_SHARE = 0.1
 """The high rate is exceeded in one of ten windows, and is near in about as many."""
 
