@@ -10,6 +10,7 @@ given less accurate answers than the law asks for, and the mean is the promise. 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,7 @@ GAIN = 0.5
 """Of what an hour may give back, up to which a law is given more."""
 ROUNDING = 1e-6
 BISECTIONS = 20
+DROP = float(os.environ.get('DROP', '0'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,5 +170,6 @@ def _count(coming: Coming, key: VariantKey, capacity_rps: float, most: int) -> i
     )
     if needed <= 0.0:
         return 0
-    kept = min(math.ceil(now - HOLD), math.ceil(needed + HOLD - ROUNDING))
+    spared = coming.work(coming.asked_share(key, -DROP), capacity_rps) / FULL
+    kept = min(math.ceil(now - HOLD), math.ceil(spared + HOLD - ROUNDING))
     return min(max(math.ceil(least - ROUNDING), kept), most)

@@ -28,8 +28,8 @@ class Demand:
     variants: indices of those that can serve it. load, high_load: replicas at `eta` of the knee that the whole rate
     takes there. watts: power of the whole rate there above idle. cost, high_cost: the same watts, each times the
     share of the time in which that rate is there (a reserve, which only stands by, is never there). accuracy_rows,
-    high_accuracy_rows: coefficients of the shares whose sums must not be negative (one row of accuracy - alpha for a single service). rate_rps,
-    high_rate_rps: the rates that the shares are of.
+    high_accuracy_rows: coefficients of the shares whose sums must not be negative (one row of accuracy - alpha for a
+    single service). rate_rps, high_rate_rps: the rates that the shares are of.
     """
 
     name: str

@@ -83,8 +83,8 @@ class PlanProblem:
 
     tau_seconds: a start's joules are spread over this time. high_share: of the time in which the high rate is there:
     what stands by for it shall cost little when it is used, too. overload_penalty, accuracy_penalty: watts per
-    request/s not carried and per satisfied request/s missing. They weigh shortages against one another alone: the least shortage is
-    found first, then the least cost at that shortage, so that no service is too small to be served.
+    request/s not carried and per satisfied request/s missing. They weigh shortages against one another alone: the
+    least shortage is found first, then the least cost at that shortage, so that no service is too small to be served.
     """
 
     pools: tuple[PlanPool, ...]

@@ -138,29 +138,33 @@ def _standing(problem: PlanProblem, replicas: tuple[int, ...]) -> float:
 def _inner(
     problem: PlanProblem, replicas: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return cost, penalty, A_ub, b_ub, A_eq, b_eq over columns a (by variant), then by service x, z and 4 slacks."""
+    """Return cost, penalty, A_ub, b_ub, A_eq, b_eq over columns a, b (by variant), then by service x, z and 4 slacks.
+
+    a, b: replicas that are active at the expected and at the high rate, each costly for its share of the time.
+    """
     many = len(problem.variants)
     width = 2 * many + 4
-    columns = many + width * len(problem.services)
+    columns = 2 * many + width * len(problem.services)
     cost, penalty = np.zeros(columns), np.zeros(columns)
     upper: list[np.ndarray] = []
     limits: list[float] = []
     equal: list[np.ndarray] = []
     rates: list[float] = []
     for v, variant in enumerate(problem.variants):
-        cost[v] = variant.active_watts - variant.idle_watts
         knee = problem.eta * (variant.knee_load or 0.0)
-        expected, high, active = np.zeros(columns), np.zeros(columns), np.zeros(columns)
-        expected[v], active[v] = -knee, 1.0
-        for s, service in enumerate(problem.services):
-            work = service.work_seconds[variant.name]
-            first = many + s * width
-            expected[first + v] = high[first + many + v] = work
-            cost[first + v] = (variant.max_watts - variant.active_watts) * work
-        upper += [expected, active, high]
-        limits += [0.0, float(replicas[v]), knee * replicas[v]]
+        for place, kind, share in ((v, 0, 1.0 - problem.high_share), (many + v, 1, problem.high_share)):
+            cost[place] = share * (variant.active_watts - variant.idle_watts)
+            carried, active = np.zeros(columns), np.zeros(columns)
+            carried[place], active[place] = -knee, 1.0
+            for s, service in enumerate(problem.services):
+                work = service.work_seconds[variant.name]
+                first = 2 * many + s * width + kind * many
+                carried[first + v] = work
+                cost[first + v] = share * (variant.max_watts - variant.active_watts) * work
+            upper += [carried, active]
+            limits += [0.0, float(replicas[v])]
     for s, service in enumerate(problem.services):
-        first = many + s * width
+        first = 2 * many + s * width
         lead = np.array([service.accuracy[variant.name] - service.alpha for variant in problem.variants])
         for kind, rate in ((0, service.rate_rps), (1, service.high_rate_rps)):
             flows = slice(first + kind * many, first + (kind + 1) * many)
