@@ -31,6 +31,8 @@ ETA = 0.9
 """Share of the knee that a replica is filled to: what `Capacity.rps` already is."""
 MARGIN = 0.003
 REPAY_SECONDS = 600.0
+LEAST_REQUESTS = 200.0
+"""Requests over which servers are planned to repay debt at least: they stay for longer than weights."""
 LEAST_RPS = 1e-3
 """A service without requests is planned for as if it had one in a quarter of an hour: somebody must hold the first."""
 MIN_LABELS = 20.0
@@ -220,7 +222,16 @@ def _make_service(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> PlanService
     # The service's own law aims at a credit; servers are planned so that it can repay and give back.
     floor_requests = -estimate_credit(rate, REPAY_SECONDS)
     debt = Debt(0.0 if ledger is None else max(floor_requests, ledger.debt_requests))
-    target = decide_target(alpha, debt, rate, accuracy, margin=MARGIN, credit=0.0, repay_seconds=REPAY_SECONDS)
+    target = decide_target(
+        alpha,
+        debt,
+        rate,
+        accuracy,
+        margin=MARGIN,
+        credit=0.0,
+        repay_seconds=REPAY_SECONDS,
+        least_requests=LEAST_REQUESTS,
+    )
     work, by_variant = {}, {}
     for state in part.context.states:
         capacity = part.estimate.capacities[state.key]

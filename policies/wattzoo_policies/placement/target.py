@@ -19,12 +19,20 @@ from wattzoo_policies.placement.signals import FleetService
 CREDIT = 150.0
 CREDIT_DEVIATIONS = 6.0
 HOUR_SECONDS = 3600.0
-LEAST_REQUESTS = 200.0
-"""Requests over which debt is repaid at least, however rare they are: outcomes of fewer say little."""
+LEAST_REQUESTS = 50.0
+"""Requests over which debt is repaid at least, however rare they are: outcomes of fewer say little.
+
+A debt sways by half the root of half of them (variance 1/4 each, forgotten at a rate of one in so many), and an hour by
+that over its requests: with 200, the nights of a slow service would stray by more than they need.
+"""
 PLAN_LEAST_REQUESTS = 2000.0
 """The same for plans: replicas stay for longer than a small service's surplus or debt lasts."""
+MOST_SWING = 200.0
+"""Requests over which a surplus may bring the target down to the least member, so that costly replicas fall silent."""
 GIVE_BACK = 0.002
-"""Share of an hour's requests that a surplus may give back; a standard deviation of their outcomes if that is more."""
+"""Share of an hour's requests that a surplus may give back."""
+GIVE_CHANCE = 4.0
+"""Times the requests of the repayment time, whose chance may be given back if that is more: two of its deviations."""
 REACH = 1e-4
 
 
@@ -44,8 +52,9 @@ def observe_debt(debt: Debt, service: FleetService, rate_rps: float, repay_secon
         return Debt(0.0, service.satisfied, service.total)
     owed = service.alpha * new - (service.satisfied - debt.satisfied)
     least = min(known_accuracies(service).values(), default=service.alpha)
-    swing = max(0.0, service.alpha - least) * LEAST_REQUESTS
-    floor = -estimate_credit(rate_rps, repay_seconds) - swing - estimate_give_back(rate_rps)
+    repaid = repay_requests(rate_rps, repay_seconds)
+    swing = max(0.0, service.alpha - least) * min(MOST_SWING, repaid)
+    floor = -estimate_credit(rate_rps, repay_seconds) - swing - estimate_give_back(rate_rps, GIVE_CHANCE * repaid)
     return Debt(max(floor, debt.queue + owed), service.satisfied, service.total)
 
 
@@ -54,10 +63,13 @@ def estimate_credit(rate_rps: float, repay_seconds: float) -> float:
     return min(CREDIT, CREDIT_DEVIATIONS * 0.5 * math.sqrt(repay_requests(rate_rps, repay_seconds)))
 
 
-def estimate_give_back(rate_rps: float) -> float:
-    """Return the surplus in requests that an hour may give back unnoticed."""
+def estimate_give_back(rate_rps: float, chance_requests: float | None = None) -> float:
+    """Return the surplus in requests that an hour may give back: a share of it, or what chance does if that is more.
+
+    chance_requests: requests whose outcomes' standard deviation is meant; `None`: all of the hour's.
+    """
     hour = HOUR_SECONDS * max(0.0, rate_rps)
-    return max(GIVE_BACK * hour, 0.5 * math.sqrt(hour))
+    return max(GIVE_BACK * hour, 0.5 * math.sqrt(hour if chance_requests is None else chance_requests))
 
 
 def repay_requests(rate_rps: float, repay_seconds: float, least: float = LEAST_REQUESTS) -> float:
