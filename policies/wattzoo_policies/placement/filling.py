@@ -7,10 +7,10 @@ answers that fit, it earns a surplus, the surplus lowers the target, and after a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from wattzoo_policies.placement.joint_demand import ROUTE_DEVIATIONS, Group
+from wattzoo_policies.placement.joint_demand import LEAST_CARE, ROUTE_DEVIATIONS, Group
 from wattzoo_policies.placement.packing import serving_replicas
 from wattzoo_policies.placement.problem import PlanService, PlanVariant
 from wattzoo_policies.placement.target import REACH
@@ -51,6 +51,39 @@ def fill_serving(
         else:
             low, found = middle, tried
     return found
+
+
+def keep_promises(
+    decide: Callable[[float], tuple[list[PlanVariant], Weights]],
+    services: Sequence[PlanService],
+    alphas: Mapping[str, float],
+    care: float,
+) -> tuple[list[PlanVariant], Weights]:
+    """Return variants and weights with this care, or with as much of it as leaves every service its promise.
+
+    decide: variants with room for chance at a care, and weights over them. Room that is kept free takes its requests
+    from accurate replicas to the others that are ready. Against an hour like any other that room is silent replicas;
+    where all are needed, after a jump for instance, requests that come would be answered worse for those that might.
+    """
+
+    def is_kept(found: Weights) -> bool:
+        return all(reached(found, s) >= min(s.alpha, alphas[s.name]) - REACH for s in services)
+
+    tried = decide(care)
+    if is_kept(tried[1]) or care <= LEAST_CARE:
+        return tried
+    low, high, best = LEAST_CARE, care, decide(LEAST_CARE)
+    for _ in range(FILL_STEPS):
+        middle = (low + high) / 2.0
+        tried = decide(middle)
+        low, high, best = (middle, high, tried) if is_kept(tried[1]) else (low, middle, best)
+    return best
+
+
+def reached(found: Weights, service: PlanService) -> float:
+    """Return the accuracy of a service's mixture; its target where nothing serves it."""
+    shares = found.shares[service.name]
+    return sum(share * service.accuracy[name] for name, share in shares.items()) if shares else service.alpha
 
 
 def count_serving(

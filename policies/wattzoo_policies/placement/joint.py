@@ -20,7 +20,7 @@ import numpy as np
 
 from wattzoo_policies.capacity.model import work_seconds
 from wattzoo_policies.limits.replicas import DOWN_STABILIZATION_SECONDS, decide_planned_replicas
-from wattzoo_policies.placement.filling import MOST_FILLED, count_serving, fill_serving, with_route_noise
+from wattzoo_policies.placement.filling import MOST_FILLED, count_serving, fill_serving, keep_promises, with_route_noise
 from wattzoo_policies.placement.joint_demand import (
     FIRST_CARE,
     Foresight,
@@ -45,7 +45,7 @@ from wattzoo_policies.placement.target import (
     estimate_credit,
     known_accuracies,
 )
-from wattzoo_policies.placement.weights import decide_weights
+from wattzoo_policies.placement.weights import Weights, decide_weights
 from wattzoo_policies.signals import ReplicaHistory, ReplicaPlan, ReplicaRequest, ServiceDemand, VariantDemand
 
 
@@ -246,19 +246,36 @@ class JointController:
         weights: dict[str, Mapping[str, float]] = {}
         for group in view.groups:
             services = [wanted[service.name] for service in group.services]
-            eta = 1.0 / group.next_ratio
             own = [v for v in variants.values() if any(v.name in service.work_seconds for service in services)]
-            found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
-            care = view.care.get(group.key, FIRST_CARE)
-            own = with_route_noise(own, found, services, ready, group, care, view.observation.interval_seconds)
-            found = decide_weights(services, own, ready, eta=eta, objective_weights=counted)
-            used = count_serving(found, services, own, ready, eta)
-            if self.parameters.fill and len(services) <= MOST_FILLED and found.overload == 0.0:
-                found = fill_serving(found, services, own, used, eta, counted)
-                used = count_serving(found, services, own, used, eta)
+            found, used = self._route_group(view, group, services, own, ready, counted)
             weights |= found.shares
             serving |= {name: max(number, min(1, ready[name])) for name, number in used.items()}
         return weights, serving
+
+    def _route_group(
+        self,
+        view: _View,
+        group: Group,
+        services: list[PlanService],
+        variants: list[PlanVariant],
+        ready: Mapping[str, int],
+        counted: Mapping[str, float],
+    ) -> tuple[Weights, dict[str, int]]:
+        """Return weights and serving replicas of one group over the variants that it may use."""
+        eta, seconds = 1.0 / group.next_ratio, view.observation.interval_seconds
+        first = decide_weights(services, variants, ready, eta=eta, objective_weights=counted)
+
+        def decide(care: float) -> tuple[list[PlanVariant], Weights]:
+            noisy = with_route_noise(variants, first, services, ready, group, care, seconds)
+            return noisy, decide_weights(services, noisy, ready, eta=eta, objective_weights=counted)
+
+        alphas = {service.name: service.alpha for service in group.services}
+        own, found = keep_promises(decide, services, alphas, view.care.get(group.key, FIRST_CARE))
+        used = count_serving(found, services, own, ready, eta)
+        if self.parameters.fill and len(services) <= MOST_FILLED and found.overload == 0.0:
+            found = fill_serving(found, services, own, used, eta, counted)
+            used = count_serving(found, services, own, used, eta)
+        return found, used
 
 
 def _solve(problem: PlanProblem, parameters: JointParameters, previous: Plan | None) -> Plan:
