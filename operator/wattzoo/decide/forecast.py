@@ -25,6 +25,7 @@ from wattzoo_policies.placement.joint_demand import (
     Group,
     estimate_groups,
     estimate_loads,
+    follow_groups,
     group_services,
     learn_care,
     observe_services,
@@ -57,7 +58,9 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
     state = memory.state
     seen = observe_services(state, observation, REPAY_SECONDS)
     sized = {name: _with_size(context, estimate, name, one) for name, one in seen.items()}
-    groups, loads = estimate_groups(observation, group_services(observation, sized), sized, state.loads)
+    grouped = group_services(observation, sized)
+    state = follow_groups(state, observation, grouped, sized)
+    groups, loads = estimate_groups(observation, grouped, sized, state.loads)
     care = dict(state.care)
     for group in groups:
         if all(rates[service.name] is not None for service in group.services):
@@ -70,7 +73,7 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
     return ForecastMemory(
         step_seconds=memory.step_seconds,
         at_seconds=now,
-        state=JointState(services=seen, loads=loads, care=care),
+        state=JointState(services=seen, loads=loads, care=care, groups=state.groups),
         services={names[name]: forecast for name, forecast in forecasts.items()},
     )
 

@@ -86,12 +86,13 @@ class Expectation:
     """One way to expect, as far as it is remembered.
 
     values: what was expected in the steps that cannot be judged yet. errors: of those that could. mean_bound: average
-    of its bounds so far (`None`: none yet).
+    of its `bounds` bounds so far, later ones fading over `MEMORY_STEPS` (`None`: none yet).
     """
 
     values: tuple[float, ...] = ()
     errors: ErrorHistogram = field(default_factory=ErrorHistogram)
     mean_bound: float | None = None
+    bounds: int = 0
 
     def judge(self, came: float, steps: int) -> Expectation:
         """Return it after the oldest of `steps` pending values has been judged by what came."""
@@ -104,12 +105,18 @@ class Expectation:
 
     def expect(self, value: float, quantile: float) -> Expectation:
         """Return it with a new value pending."""
-        bound = self.bound(value, quantile)
-        mean = self.mean_bound
-        if bound is not None:
-            bound = min(bound, value * _LAST_EDGE)
-            mean = bound if mean is None else mean + (bound - mean) / MEMORY_STEPS
-        return replace(self, values=(*self.values, value), mean_bound=mean)
+        bound, values = self.bound(value, quantile), (*self.values, value)
+        if bound is None:
+            return replace(self, values=values)
+        bounds, mean = min(self.bounds + 1, MEMORY_STEPS), self.mean_bound or 0.0
+        mean += (min(bound, value * _LAST_EDGE) - mean) / bounds
+        return replace(self, values=values, mean_bound=mean, bounds=bounds)
+
+    def scaled(self, factor: float, weight: float = 1.0) -> Expectation:
+        """Return it for a load that is so many times as large; errors are ratios and stay, whatever they `weight`."""
+        mean = None if self.mean_bound is None else factor * self.mean_bound
+        errors = replace(self.errors, counts=tuple(weight * count for count in self.errors.counts))
+        return replace(self, values=tuple(factor * value for value in self.values), errors=errors, mean_bound=mean)
 
     def bound(self, value: float, quantile: float) -> float | None:
         """Return what is rarely exceeded when `value` is expected; `None` while that is not known."""
@@ -139,6 +146,20 @@ class LoadMemory:
     def weight(self) -> float:
         """Return the last load over the mean one: how much of all requests the last interval stands for."""
         return self.loads[-1] / self.mean if self.loads and self.mean > 0.0 else 1.0
+
+    def scaled(self, factor: float) -> LoadMemory:
+        """Return it for a load that is so many times as large, as if it had always been (next errors weigh by it)."""
+        return replace(
+            self,
+            level=None if self.level is None else factor * self.level,
+            next_level=None if self.next_level is None else factor * self.next_level,
+            loads=tuple(factor * load for load in self.loads),
+            levels=tuple(factor * level for level in self.levels),
+            lead=(self.lead[0].scaled(factor), self.lead[1].scaled(factor)),
+            following=(self.following[0].scaled(factor, factor), self.following[1].scaled(factor, factor)),
+            largest=factor * self.largest,
+            mean=factor * self.mean,
+        )
 
 
 @dataclass(frozen=True, slots=True)

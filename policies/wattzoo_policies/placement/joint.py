@@ -29,6 +29,7 @@ from wattzoo_policies.placement.joint_demand import (
     estimate_groups,
     estimate_knees,
     estimate_loads,
+    follow_groups,
     group_services,
     learn_care,
     observe_services,
@@ -135,6 +136,7 @@ class JointController:
         del rng
         memories = observe_services(state, observation, self.parameters.repay_seconds)
         grouped = group_services(observation, memories)
+        state = follow_groups(state, observation, grouped, memories)
         groups, load_memories = estimate_groups(observation, grouped, memories, state.loads)
         care = {
             group.key: learn_care(state.care.get(group.key, FIRST_CARE), group, observation, memories)

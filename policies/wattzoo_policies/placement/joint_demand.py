@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -155,6 +155,41 @@ def group_services(
                 apart.append(group)
         groups = [*apart, (members, own)]
     return [tuple(own) for _, own in groups]
+
+
+def follow_groups(
+    state: JointState,
+    observation: FleetObservation,
+    groups: Sequence[tuple[FleetService, ...]],
+    memories: Mapping[str, ServiceMemory],
+) -> JointState:
+    """Return the state with what was learnt of loads filed under the groups of now.
+
+    A group goes on with what is known of the one that most of its load was in, scaled by what joined or left: the sum
+    is larger or smaller at once, how far it strays from what is expected is still the best guess of how it will.
+    """
+    averages = {**memories, **{name: memory for name, memory in state.services.items() if memory.input_tokens}}
+    filed = {services[0].name: tuple(service.name for service in services) for services in groups}
+    loads, care = {}, {}
+    for services in groups:
+        key, model = services[0].name, _reference(observation.variants, services)
+        names = filed[key]
+
+        def work(these: Iterable[str], model: ReplicaModel | None = model) -> float:
+            known = [averages[name] for name in these if name in averages]
+            return 0.0 if model is None else sum((m.rate_rps or 0.0) * _mean_work(model, m) for m in known)
+
+        shared = {old: [name for name in state.groups[old] if name in names] for old in state.loads}
+        heir = max((old for old in shared if shared[old]), key=lambda old: (work(shared[old]), old), default=None)
+        if heir is None:
+            continue
+        before, now = work(state.groups[heir]), work(names)
+        loads[key] = state.loads[heir]
+        if set(names) != set(state.groups[heir]) and before > 0.0 and now > 0.0:
+            loads[key] = loads[key].scaled(now / before)
+        if heir in state.care:
+            care[key] = state.care[heir]
+    return replace(state, loads=loads, care=care, groups=filed)
 
 
 def estimate_groups(

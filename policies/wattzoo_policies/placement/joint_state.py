@@ -11,7 +11,7 @@ from wattzoo_policies.placement.forecast import BINS, ErrorHistogram, Expectatio
 from wattzoo_policies.placement.target import Debt
 from wattzoo_policies.signals import ReplicaHistory
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,15 @@ class KeptPlan:
 
 @dataclass(frozen=True, slots=True)
 class JointState:
-    """Everything; loads and care (see `joint_demand.learn_care`) by the first service of a group."""
+    """Everything; loads and care (see `joint_demand.learn_care`) by the first service of a group.
+
+    groups: all services of those groups, so that a load is found again when others join or leave.
+    """
 
     services: Mapping[str, ServiceMemory] = field(default_factory=dict)
     loads: Mapping[str, LoadMemory] = field(default_factory=dict)
     care: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     plan: KeptPlan | None = None
     history: ReplicaHistory = field(default_factory=ReplicaHistory)
 
@@ -57,6 +61,7 @@ class JointState:
             "services": {name: _service_body(memory) for name, memory in self.services.items()},
             "loads": {name: _load_body(memory) for name, memory in self.loads.items()},
             "care": {name: _short(care) for name, care in self.care.items()},
+            "groups": {name: list(names) for name, names in self.groups.items()},
             "history": json.loads(self.history.to_json()),
         }
         if self.plan is not None:
@@ -82,6 +87,7 @@ class JointState:
                 {str(name): _read_service(entry) for name, entry in body["services"].items()},
                 {str(name): _read_load(entry) for name, entry in body["loads"].items()},
                 {str(name): float(care) for name, care in body["care"].items()},
+                {str(name): tuple(map(str, names)) for name, names in body["groups"].items()},
                 _read_plan(body["plan"]) if "plan" in body else None,
                 ReplicaHistory.from_json(json.dumps(body["history"])),
             )
@@ -132,14 +138,17 @@ def _expectation_body(expectation: Expectation) -> dict[str, Any]:
     return {
         "values": [_short(value) for value in expectation.values],
         "errors": _histogram_body(expectation.errors),
-        "bound": expectation.mean_bound,
+        "bound": [expectation.mean_bound, expectation.bounds],
     }
 
 
 def _read_expectation(body: dict[str, Any]) -> Expectation:
-    bound = body["bound"]
+    bound, bounds = body["bound"]
     return Expectation(
-        tuple(map(float, body["values"])), _read_histogram(body["errors"]), None if bound is None else float(bound)
+        tuple(map(float, body["values"])),
+        _read_histogram(body["errors"]),
+        None if bound is None else float(bound),
+        int(bounds),
     )
 
 

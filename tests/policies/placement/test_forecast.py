@@ -15,6 +15,7 @@ from wattzoo_policies.placement.forecast import (
     PEAK_STEPS,
     UNKNOWN_RATIO,
     ErrorHistogram,
+    Expectation,
     LoadForecast,
     LoadMemory,
     forecast_load,
@@ -57,7 +58,7 @@ def test_a_ramp_is_met_before_its_errors_are_learnt() -> None:
     """3 % a step after a quiet hour: 1.75 after 19 steps, 3.2 when what starts now is ready."""
     memory = observe(steady(240) + [1.03**n for n in range(20)])
     blind = forecast(replace(memory, rises=ErrorHistogram()))
-    assert blind.high < 2.1
+    assert blind.high < 2.3
     assert forecast(memory).high > 2.5
 
 
@@ -110,3 +111,24 @@ def test_an_intervals_weight_is_its_load_over_the_mean() -> None:
     memory = observe([1.0, 3.0])
     assert memory.weight == pytest.approx(1.5)
     assert observe([0.0], memory).weight == 0.0
+
+
+def test_what_an_expectation_is_believed_for_is_the_mean_of_all_its_bounds() -> None:
+    """Bounds of 1.1 times 1, 2 and 3: 2.2 on average, whatever came first."""
+    expectation = Expectation(errors=ErrorHistogram(tuple(float(n == 27) for n in range(100)), LEAST_SAMPLES))
+    ratio = expectation.bound(1.0, 0.9)
+    assert ratio is not None
+    for value in (1.0, 2.0, 3.0):
+        expectation = expectation.expect(value, 0.9)
+    assert expectation.mean_bound == pytest.approx(2.0 * ratio)
+    assert expectation.bounds == 3
+
+
+def test_a_load_twice_as_large_is_remembered_and_forecast_twice_as_large() -> None:
+    loads = steady(300)
+    once, twice = observe(loads), observe([2.0 * load for load in loads])
+    scaled = once.scaled(2.0)
+    assert scaled.loads == pytest.approx(twice.loads)
+    assert forecast(scaled).high == pytest.approx(forecast(twice).high)
+    assert forecast(observe([2.0], scaled)).next_high == pytest.approx(forecast(observe([2.0], twice)).next_high)
+    assert observe([2.0], scaled).weight == pytest.approx(observe([1.0], once).weight)
