@@ -225,15 +225,15 @@ def _move(
 def _believed(
     pair: tuple[Expectation, Expectation], values: tuple[float, float], quantile: float, most: float, unknown: float
 ) -> tuple[float, float]:
-    """Return value and bound of the expectation whose bounds have been lower.
+    """Return value and bound of the expectation whose bounds have been lower; of equally good ones the steadier peak.
 
     `unknown` until one is known; where the level has been judged and says nothing, `most`.
     """
     known = []
-    for expectation, value in zip(pair, values, strict=True):
+    for expectation, value, unsteady in zip(pair, values, (LEAST_RATIO, 1.0), strict=True):
         bound = expectation.bound(value, quantile)
         if bound is not None and math.isfinite(bound) and expectation.mean_bound is not None:
-            known.append((expectation.mean_bound, value, bound))
+            known.append((unsteady * expectation.mean_bound, value, bound))
     if known:
         _, value, bound = min(known)
         return value, bound

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from wattzoo_policies.placement.forecast import (
+    HIGH_QUANTILE,
     LEAST_SAMPLES,
     MOST_OVER_LARGEST,
     PEAK_STEPS,
@@ -132,3 +133,14 @@ def test_a_load_twice_as_large_is_remembered_and_forecast_twice_as_large() -> No
     assert forecast(scaled).high == pytest.approx(forecast(twice).high)
     assert forecast(observe([2.0], scaled)).next_high == pytest.approx(forecast(observe([2.0], twice)).next_high)
     assert observe([2.0], scaled).weight == pytest.approx(observe([1.0], once).weight)
+
+
+def test_of_equally_good_expectations_the_steadier_peak_is_believed() -> None:
+    """The level's bounds 1 % lower on average: its bound follows every swing, and plans would follow it."""
+    errors = ErrorHistogram(tuple(float(n == 27) for n in range(100)), LEAST_SAMPLES)
+    level, peak = Expectation(errors=errors, mean_bound=0.99), Expectation(errors=errors, mean_bound=1.0)
+    memory = replace(observe([1.0, 2.0, 1.0]), lead=(level, peak))
+    assert forecast(memory).high == peak.bound(2.0, HIGH_QUANTILE)
+    clearly = replace(memory, lead=(replace(level, mean_bound=0.97), peak))
+    assert memory.level is not None
+    assert forecast(clearly).high == level.bound(memory.level + 0.5 * (memory.level - 1.0), HIGH_QUANTILE)
