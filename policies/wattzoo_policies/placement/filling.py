@@ -61,6 +61,8 @@ def keep_promises(
 ) -> tuple[list[PlanVariant], Weights]:
     """Return variants and weights with this care, or with as much of it as leaves every service its promise.
 
+    Where even the least would not, nothing is given up for it.
+
     decide: variants with room for chance at a care, and weights over them. Room that is kept free takes its requests
     from accurate replicas to the others that are ready. Against an hour like any other that room is silent replicas;
     where all are needed, after a jump for instance, requests that come would be answered worse for those that might.
@@ -73,6 +75,8 @@ def keep_promises(
     if is_kept(tried[1]) or care <= LEAST_CARE:
         return tried
     low, high, best = LEAST_CARE, care, decide(LEAST_CARE)
+    if not is_kept(best[1]):  # accuracy gives way before latency
+        return tried
     for _ in range(FILL_STEPS):
         middle = (low + high) / 2.0
         tried = decide(middle)
