@@ -29,7 +29,8 @@ class Finding:
 class VariantSignals:
     """What telemetry says of one variant; None is unknown.
 
-    running, waiting: requests over all ready pods. served_rps: requests finished per second. input_tokens and
+    running, waiting: requests over all ready pods. served_rps: requests finished per second. arrived_rps: requests that
+    came per second over the same window: those finished, and by how many more are inside than were. input_tokens and
     output_tokens: means per finished request. watts: power of all its pods, starting and terminating ones included,
     from their energy counters where those are known. serving_watts: the same of pods that are ready and warm, whose
     number is `warm`, `silent` of them silent. observed_at_seconds: oldest of the newest samples behind them. covered:
@@ -39,6 +40,7 @@ class VariantSignals:
     running: float | None = None
     waiting: float | None = None
     served_rps: float | None = None
+    arrived_rps: float | None = None
     input_tokens: float | None = None
     output_tokens: float | None = None
     watts: float | None = None

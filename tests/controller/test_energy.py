@@ -13,6 +13,7 @@ from tests.builders import (
     make_gauge,
     make_pod_series,
     make_profile,
+    make_series,
     make_telemetry,
 )
 from wattzoo.api.conditions import Reason
@@ -77,6 +78,22 @@ def test_a_server_that_fills_up_is_not_thought_to_get_long_requests() -> None:
     seen = observe(make_state(warm("a")), series)
     assert seen.input_tokens == pytest.approx(200.0)
     assert seen.output_tokens == pytest.approx(100.0)
+    assert seen.arrived_rps == pytest.approx(1.0)
+
+
+def test_a_server_that_empties_gets_less_than_it_finishes() -> None:
+    # in 45 s 90 requests have ended, of which 36 had been running and 9 waiting at the beginning
+    who, times = {"namespace": NAMESPACE, "pod": "a"}, (AT - 45.0, AT)
+    series = {
+        **make_pod_series("a", AT, 2.0, 400.0),
+        "engine_gauges": [
+            make_series(Signal.REQUESTS_RUNNING, list(zip(times, (36.0, 0.0), strict=True)), **who),
+            make_series(Signal.REQUESTS_WAITING, list(zip(times, (9.0, 0.0), strict=True)), **who),
+        ],
+    }
+    seen = observe(make_state(warm("a")), series)
+    assert seen.served_rps == pytest.approx(2.0)
+    assert seen.arrived_rps == pytest.approx(1.0)
 
 
 def test_signals_are_sums_over_ready_pods_and_ghosts_do_not_count() -> None:

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import NAMESPACE, START_SECONDS, make_gauge, make_pod_series, make_silence, make_telemetry
-from tests.controller.test_replicas import LARGE, OLD_HISTORY, QUIET, make_inputs, make_state
+from tests.controller.test_replicas import CHAT, LARGE, OLD_HISTORY, QUIET, make_inputs, make_state
 from tests.controller.world import POOL, World
 from wattzoo.decide.demand import PoolInputs
 from wattzoo.decide.engines import PodSeries, index_series
 from wattzoo.decide.memory import PoolMemory
-from wattzoo.decide.packing import SETTLE_SECONDS, decide_packing, find_drained_pods
+from wattzoo.decide.packing import SETTLE_SECONDS, decide_packing, estimate_variant_rps, find_drained_pods
 from wattzoo.decide.replicas import decide_pool
-from wattzoo.decisions import VariantPacking
+from wattzoo.decisions import ServiceLoad, VariantPacking
 from wattzoo.model import LABEL_SERVING, Backing, Kind, Manifest, Signal, VariantState
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -70,6 +70,34 @@ def test_waiting_requests_wake_replicas_before_the_rate_is_known_to_be_higher() 
     inputs = replace(inputs, estimate=replace(inputs.estimate, signals={LARGE: queue}))
     packed, _ = decide_packing(inputs, {LARGE: 5}, running(state), PoolMemory(AT - 1000.0))
     assert len(packed[LARGE].wake) == 2  # (5 + 200 / 10) * 1.1 / 10 = 2.75
+
+
+def rate_of(latest: float | None, sent: float | None, arrived: float, weight: int = 1_000_000) -> float | None:
+    """What a variant must take: its service's rate of the last 15 s, and what was sent and what came in 45 s."""
+    inputs = make_inputs({LARGE: make_state(LARGE, 5)}, latest, {"large": 1.0}, AT, live={LARGE: weight})
+    known = latest is not None and sent is not None
+    load = ServiceLoad(latest, latest, {LARGE: sent or 0.0}) if known else ServiceLoad(problem="unread")
+    signals = {LARGE: replace(QUIET, served_rps=arrived, arrived_rps=arrived)}
+    return estimate_variant_rps(
+        replace(inputs, estimate=replace(inputs.estimate, loads={CHAT: load}, signals=signals)), LARGE
+    )
+
+
+def test_a_fall_of_the_load_is_followed_before_the_window_has_forgotten_it() -> None:
+    assert rate_of(latest=5.0, sent=15.0, arrived=15.0) == 5.0
+    assert rate_of(latest=5.0, sent=15.0, arrived=14.0) == 5.0  # some of it went to servers that are gone
+
+
+def test_what_did_not_come_through_our_routes_is_carried_besides() -> None:
+    assert rate_of(latest=5.0, sent=5.0, arrived=25.0) == 25.0
+    assert rate_of(latest=5.0, sent=15.0, arrived=35.0) == 25.0
+    assert rate_of(latest=20.0, sent=5.0, arrived=25.0) == 40.0
+    assert rate_of(latest=0.0, sent=0.0, arrived=20.0, weight=0) == 20.0
+
+
+def test_what_our_routes_sent_is_not_guessed() -> None:
+    assert rate_of(latest=None, sent=None, arrived=20.0) is None
+    assert rate_of(latest=None, sent=None, arrived=20.0, weight=0) == 20.0  # all of it may be others'
 
 
 def test_the_largest_need_of_the_last_interval_counts() -> None:

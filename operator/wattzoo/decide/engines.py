@@ -109,7 +109,8 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
     served = _sum_pods(index, namespace, warm, Signal.REQUESTS_SUCCEEDED, rate=True)
     prompt = _sum_pods(index, namespace, warm, Signal.PROMPT_TOKENS, rate=True)
     generated = _sum_pods(index, namespace, warm, Signal.GENERATION_TOKENS, rate=True)
-    more = _running_growth(index, namespace, warm)
+    more = _growth(index, namespace, warm, Signal.REQUESTS_RUNNING)
+    queued = _growth(index, namespace, warm, Signal.REQUESTS_WAITING)
     power = {pod.name: estimate_pod_watts(index, namespace, pod, max_watts) for pod in state.pods}
     known = [reading for reading in power.values() if reading.known]
     serving = sum_readings(power[pod.name] for pod in warm)
@@ -124,6 +125,7 @@ def estimate_variant(namespace: str, state: VariantState, index: PodSeries, max_
         running=running.value,
         waiting=waiting.value,
         served_rps=served.value,
+        arrived_rps=None if served.value is None else max(0.0, served.value + more + queued),
         input_tokens=_ratio(prompt.value, served.value, more),
         output_tokens=_ratio(generated.value, served.value, more / 2.0),
         watts=sum_readings(known).value,
@@ -142,11 +144,11 @@ def _has_gauges(index: PodSeries, namespace: str, pod: PodView) -> bool:
     return bool(found) and estimate_latest(found[0], index.at_seconds, index.stale_after_seconds).known
 
 
-def _running_growth(index: PodSeries, namespace: str, pods: Sequence[PodView]) -> float:
-    """Requests per second by which more were begun than ended; unknown counts as none."""
+def _growth(index: PodSeries, namespace: str, pods: Sequence[PodView], name: str) -> float:
+    """Requests per second by which more came to run (or to wait) than ceased to; unknown counts as none."""
     growth = 0.0
     for pod in pods:
-        for series in index.find(namespace, pod.name, Signal.REQUESTS_RUNNING):
+        for series in index.find(namespace, pod.name, name):
             if not series.samples or not all(is_plausible(sample.value) for sample in series.samples):
                 continue
             first, last = series.samples[0], series.samples[-1]

@@ -17,7 +17,7 @@ from wattzoo.decide.engines import PodSeries
 from wattzoo.decide.forecast import estimate_coming_rps
 from wattzoo.decide.memory import PoolMemory
 from wattzoo.decide.series import estimate_latest
-from wattzoo.decisions import VariantPacking
+from wattzoo.decisions import ServiceLoad, VariantPacking
 from wattzoo.model import Backing, Signal, VariantKey, VariantState
 from wattzoo_policies.placement.packing import decide_serving
 
@@ -46,22 +46,26 @@ def is_packed(inputs: PoolInputs, state: VariantState) -> bool:
 def estimate_variant_rps(inputs: PoolInputs, key: VariantKey) -> float | None:
     """Requests per second that a variant must be able to take now: each service's latest rate by its live weights.
 
-    At least what its servers finish, plus the backlog. None as soon as something that may reach it is unknown.
+    On top comes what others send: what arrived at its servers beyond what our routes sent there in the same time, so
+    that a fall of our own load is not taken for others' traffic while the window still holds the rate before. And the
+    backlog. None as soon as something that may reach it is unknown.
     """
     signals = inputs.estimate.signals[key]
     if signals.running is None or signals.waiting is None:
         return None
-    total = 0.0
+    total = sent = 0.0
     for ref, weights in inputs.live.items():
+        load = inputs.estimate.loads.get(ref, ServiceLoad())
+        sent += load.by_variant_rps.get(key, 0.0)
         share = weights.get(key, 0) / max(1, sum(weights.values()))
         if share == 0.0:
             continue
-        load = inputs.estimate.loads.get(ref)
-        latest = None if load is None or load.total_rps is None else load.latest_rps
+        latest = None if load.total_rps is None else load.latest_rps
         if latest is None:
             return None
         total += share * latest
-    return max(total, signals.served_rps or 0.0) + signals.waiting / BACKLOG_SECONDS
+    others = max(0.0, (signals.arrived_rps or 0.0) - sent)
+    return total + others + signals.waiting / BACKLOG_SECONDS
 
 
 def _running(index: PodSeries, namespace: str, pod: str, since_seconds: float = float("-inf")) -> float | None:
