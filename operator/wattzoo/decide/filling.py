@@ -10,7 +10,6 @@ given less accurate answers than the law asks for, and the mean is the promise. 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -28,13 +27,14 @@ HOLD = 0.3
 
 A law that moves weights by steps (to a third at least) could never ask for less than two thirds of one of two replicas.
 """
-FULL = 0.94
+SPARED = 0.3
+"""Of what laws with credit ask for: one fewer is filled when they can do without so much."""
+FULL = 0.88
 """Of what packing lets replicas take: at the very edge every rise of the forecast would wake one more."""
 GAIN = 0.5
 """Of what an hour may give back, up to which a law is given more."""
 ROUNDING = 1e-6
 BISECTIONS = 20
-DROP = float(os.environ.get('DROP', '0'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,6 @@ def _count(coming: Coming, key: VariantKey, capacity_rps: float, most: int) -> i
     )
     if needed <= 0.0:
         return 0
-    spared = coming.work(coming.asked_share(key, -DROP), capacity_rps) / FULL
+    spared = coming.work(coming.asked_share(key, -SPARED), capacity_rps) / FULL
     kept = min(math.ceil(now - HOLD), math.ceil(spared + HOLD - ROUNDING))
     return min(max(math.ceil(least - ROUNDING), kept), most)
