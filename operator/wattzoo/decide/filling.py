@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from wattzoo.decide.capacity import KNEE_SHARE
 from wattzoo.decide.estimate import PoolContext
-from wattzoo.decide.forecast import estimate_coming_rps
+from wattzoo.decide.forecast import CHANCE_SECONDS, estimate_coming_rps
 from wattzoo.decide.memory import Asked, ServiceForecast
 from wattzoo.decide.packing import ACT, ENABLED, MARGIN
 from wattzoo.decide.weights import fill_in_order
@@ -29,8 +29,9 @@ A law that moves weights by steps (to a third at least) could never ask for less
 """
 SPARED = 0.3
 """Of what laws with credit ask for: one fewer is filled when they can do without so much."""
-FULL = 0.88
-"""Of what packing lets replicas take: at the very edge every rise of the forecast would wake one more."""
+DEVIATIONS = 1.5
+"""Of a count of the pool's requests: filled to the very edge, every chance of the next count would wake one more."""
+LEAST_FULL = 0.5
 GAIN = 0.5
 """Of what an hour may give back, up to which a law is given more."""
 ROUNDING = 1e-6
@@ -71,6 +72,12 @@ class Coming:
         own = replace(self.callers[self.own], asked=asked)
         return replace(self, callers={**self.callers, self.own: own})
 
+    @property
+    def full(self) -> float:
+        """How much of what packing lets replicas take shall be filled: chance of the next count is left free."""
+        count = CHANCE_SECONDS * sum(caller.recent_rps for caller in self.callers.values())
+        return max(LEAST_FULL, 1.0 - DEVIATIONS / math.sqrt(count)) if count > 0.0 else 1.0
+
     def work(self, shares: Mapping[Ref, float], capacity_rps: float) -> float:
         """Replicas of this capacity that these shares of the services' requests fill, as packing counts them."""
         one, rest = VariantKey("", "share"), VariantKey("", "rest")
@@ -99,11 +106,11 @@ class Coming:
     def fill(self, key: VariantKey, replicas: int, capacity_rps: float) -> float:
         """The largest share of the service in question when all move the same part of their way."""
         low, high = -1.0, 1.0
-        if self.work(self.asked_share(key, high), capacity_rps) <= FULL * replicas:
+        if self.work(self.asked_share(key, high), capacity_rps) <= self.full * replicas:
             low = high
         for _ in range(BISECTIONS if low < high else 0):
             middle = (low + high) / 2.0
-            fits = self.work(self.asked_share(key, middle), capacity_rps) <= FULL * replicas
+            fits = self.work(self.asked_share(key, middle), capacity_rps) <= self.full * replicas
             low, high = (middle, high) if fits else (low, middle)
         return self.asked_share(key, low)[self.own]
 
@@ -165,11 +172,11 @@ def _count(coming: Coming, key: VariantKey, capacity_rps: float, most: int) -> i
     """
     live = {ref: caller.live_share(key) for ref, caller in coming.callers.items()}
     least, needed, now = (
-        coming.work(shares, capacity_rps) / FULL
+        coming.work(shares, capacity_rps) / coming.full
         for shares in (coming.asked_share(key, -1.0), coming.asked_share(key, 0.0), live)
     )
     if needed <= 0.0:
         return 0
-    spared = coming.work(coming.asked_share(key, -SPARED), capacity_rps) / FULL
+    spared = coming.work(coming.asked_share(key, -SPARED), capacity_rps) / coming.full
     kept = min(math.ceil(now - HOLD), math.ceil(spared + HOLD - ROUNDING))
     return min(max(math.ceil(least - ROUNDING), kept), most)
