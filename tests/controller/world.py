@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.builders import (
     NAMESPACE,
@@ -20,7 +20,7 @@ from tests.builders import (
     make_variant,
 )
 from tests.fakes import FakeCluster, FakeEvents
-from wattzoo.model import LABEL_SERVING, Kind, Manifest, Ref, Series, TelemetrySnapshot
+from wattzoo.model import LABEL_SERVING, Kind, Manifest, Ref, Sample, Series, TelemetrySnapshot
 from wattzoo.reconcile import Reconciler
 from wattzoo.settings import LeaseSettings, PrometheusSettings, Settings
 from wattzoo.telemetry import Telemetry
@@ -28,6 +28,8 @@ from wattzoo.telemetry import Telemetry
 POOL = Ref(NAMESPACE, "zoo")
 CHAT = Ref(NAMESPACE, "chat")
 ACCURACY = {"small": 0.6, "large": 0.9}
+SENT_BEFORE = 100_000.0
+"""Requests that a backend's counter has when it is first read; what came before is no news."""
 TWO_MEMBERS = [make_member(name, [make_variant(minReplicas=1)]) for name in ACCURACY]
 SETTINGS = Settings(
     prometheus=PrometheusSettings(url="http://prometheus:9090"), lease=LeaseSettings("wattzoo-system", "test")
@@ -42,6 +44,7 @@ class World:
     events: FakeEvents = field(default_factory=FakeEvents)
     now: float = START_SECONDS
     judged: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    sent: dict[tuple[str, int], float] = field(default_factory=dict)
     reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +84,7 @@ class World:
         ]
         weights = self.weights(service)
         total = sum(weights) or 1
-        gateway = [make_gateway_counter(service, i, at, rps * w / total) for i, w in enumerate(weights)]
+        gateway = [self._count(service, i, at, rps * w / total, seconds) for i, w in enumerate(weights)]
         for i, member in enumerate(("small", "large")):
             share = weights[i] / total if i < len(weights) else 0.0
             satisfied, unsatisfied = self.judged.get((service, member), (0.0, 0.0))
@@ -90,6 +93,14 @@ class World:
             self.judged[(service, member)] = (satisfied + good, unsatisfied + new - good)
         judged = [s for m in ACCURACY for s in make_feedback(service, m, at, *self.judged[(service, m)])]
         return make_telemetry(at, *parts, {"gateway": gateway, "feedback": judged})
+
+    def _count(self, service: str, index: int, at_seconds: float, rps: float, seconds: float) -> Series:
+        """The gateway's counter of one backend: it goes on from what it was, whatever the weights do."""
+        sent = self.sent.get((service, index), SENT_BEFORE) + rps * seconds
+        self.sent[(service, index)] = sent
+        series = make_gateway_counter(service, index, at_seconds, rps)
+        more = sent - series.samples[-1].value
+        return replace(series, samples=tuple(Sample(one.value + more, one.at_seconds) for one in series.samples))
 
     def weights(self, service: str = "chat") -> list[int]:
         """Weights of a live route in its order; empty without one."""
