@@ -3,9 +3,9 @@
 Serving replicas are whole, so shares that meet promises exactly leave a costly one half empty, and most of its power is
 drawn for the first request. The laws' shares, of all services of a pool together, say how many must serve; these are
 filled with the most accurate answers that they can give. What that earns is credit in the laws' ledgers; the laws give
-it back in smaller shares, until a replica fewer suffices. So costly replicas are full or silent in turn, whose law holds
-no more credit than it needs is never given less accurate answers than it asks for, and the mean is the promise. It pays
-only where pods can fall silent.
+it back in smaller shares, until a replica fewer suffices. So costly replicas are full or silent in turn, a law without
+spare credit is never given less accurate answers than it asks for, and the mean is the promise. It pays only where pods
+can fall silent.
 """
 
 from __future__ import annotations
