@@ -149,7 +149,7 @@ def decide_service(
     due = _is_due(memory, inputs)
     blind = inputs.outcomes is None
     if memory.decision is not None and (blind or not due) and ready == memory.ready_members:
-        decision = replace(_weigh(inputs, usable, _kept_shares(inputs, memory), memory.decision, memory), held=blind)
+        decision = replace(_keep(inputs, usable, memory.decision, memory), held=blind)
         return decision, replace(memory, decision=decision)
     if due:
         memory = _count_outcomes(policy, inputs, memory)
@@ -249,6 +249,22 @@ def _planned(inputs: ServiceInputs, memory: ServiceMemory, *, followed: bool) ->
 
 def _is_settling(memory: ServiceMemory, at_seconds: float) -> bool:
     return memory.hold_until_seconds is not None and at_seconds < memory.hold_until_seconds
+
+
+def _keep(
+    inputs: ServiceInputs, usable: tuple[VariantState, ...], last: ServiceDecision, memory: ServiceMemory
+) -> ServiceDecision:
+    """The last decision for what is ready now.
+
+    While rates are unknown, and the same variants are ready, the live weights stay: they were filled when rates were
+    known, and nobody knows that they have changed.
+    """
+    members = {key.member for key in last.asked}
+    is_same = {state.key for state in usable if state.key.member in members} == set(last.asked)
+    is_whole = tuple(inputs.live) == tuple(state.key for state in inputs.states)
+    if inputs.pool_rps is None and is_same and is_whole and _is_followed(inputs, memory):
+        return replace(last, weights=dict(inputs.live))
+    return _weigh(inputs, usable, _kept_shares(inputs, memory), last, memory)
 
 
 def _kept_shares(inputs: ServiceInputs, memory: ServiceMemory) -> Mapping[str, float]:
