@@ -26,7 +26,14 @@ CHAT = Ref(NAMESPACE, "chat")
 ROOM = Headroom(accelerators=None, allocatable=100, watts=None, watts_per_accelerator=700.0)
 OLD_HISTORY = ReplicaHistory({str(key): ((0.0, 0),) for key in (SMALL, LARGE)})
 """Wishes from long ago: stabilisation, which has its own tests, does not hold anything here."""
-QUIET = VariantSignals(running=0.0, waiting=0.0, served_rps=0.0, warm=1, observed_at_seconds=START_SECONDS + 1e6)
+QUIET = VariantSignals(
+    running=0.0,
+    waiting=0.0,
+    served_rps=0.0,
+    arrived_rps=0.0,
+    warm=1,
+    observed_at_seconds=START_SECONDS + 1e6,
+)
 
 
 def make_state(key: VariantKey, desired: int, *, ready: int | None = None, terminating: int = 0) -> VariantState:
