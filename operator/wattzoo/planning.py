@@ -143,7 +143,7 @@ class FleetPlanner:
         self._refused: Mapping[Ref, tuple[Finding, ...]] = {}
         self._last: Plan | None = None
         self._started_at_seconds: float | None = None
-        self._asked: frozenset[Ref] = frozenset()
+        self._asked: Mapping[Ref, frozenset[Ref]] = {}
         self._running: asyncio.Task[None] | None = None
         self._failure = ""
 
@@ -179,7 +179,8 @@ class FleetPlanner:
             parts = self._known_parts(snapshot, pools, at_seconds)
             if not parts or not self._is_due(parts, at_seconds):
                 return
-            self._started_at_seconds, self._asked = at_seconds, frozenset(part.context.ref for part in parts)
+            self._started_at_seconds = at_seconds
+            self._asked = {part.context.ref: frozenset(part.context.services) for part in parts}
             headroom = estimate_fleet_headroom(snapshot, pools, parts)
             asked = make_fleet_problem(parts, headroom, snapshot, self._objective)
         except Exception as error:  # noqa: BLE001 (logged; the pass that asked goes on without a plan)
@@ -209,13 +210,13 @@ class FleetPlanner:
         started = self._started_at_seconds
         if started is None or not started <= at_seconds < started + self._interval_seconds:
             return True
-        if frozenset(part.context.ref for part in parts) != self._asked:
+        if {part.context.ref for part in parts} != self._asked.keys():
             return True
         return any(self._exceeds(part) for part in parts) and at_seconds > started
 
     def _exceeds(self, part: PlanPart) -> bool:
         plan = self._plans.get(part.context.ref)
-        return plan is not None and is_exceeded(part, plan)
+        return plan is not None and is_exceeded(part, plan, self._asked.get(part.context.ref, frozenset()))
 
     async def _plan(self, asked: FleetProblem, at_seconds: float) -> None:
         began = time.monotonic()

@@ -16,6 +16,7 @@ from wattzoo.decide.plan_fleet import (
     declared_reserves,
     find_refused,
     find_unknown,
+    is_exceeded,
     make_problem,
     read_plan,
     steady_accuracy,
@@ -125,6 +126,17 @@ async def test_a_plan_is_read_back_by_variant() -> None:
     assert share.replicas == {SMALL: 0, LARGE: 4}
     assert share.high_rps[LARGE] == pytest.approx(problem.services[0].high_rate_rps)
     assert share.price == {}  # a penalty is no price
+
+
+async def test_what_came_since_the_planner_was_asked_exceeds_a_plan_and_what_it_refused_does_not() -> None:
+    world = Planned()
+    part = await part_of(world, rps=10.0)
+    share = solve_fleet(make_fleet_problem([part], ROOM, world.cluster.snapshot()), 5.0, None).shares[POOL]
+    without = replace(share, rates={})
+    assert is_exceeded(part, without, asked=frozenset())
+    assert not is_exceeded(part, without, asked=frozenset({CHAT}))
+    for planned_rps, exceeded in ((9.0, True), (11.0, False)):  # ten are there
+        assert is_exceeded(part, replace(share, rates={CHAT: planned_rps}), asked=frozenset({CHAT})) is exceeded
 
 
 async def test_a_variant_that_the_planner_refused_keeps_what_it_has() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from tests.controller.test_planning import LARGE, PRIORS, Planned
 from tests.controller.world import POOL
 from wattzoo import planning
 from wattzoo.decide.passes import think_pool
+from wattzoo.decide.plan_fleet import make_problem
 from wattzoo.model import Kind, Ref, TelemetrySnapshot
 from wattzoo.planning import KEPT_INTERVALS
 from wattzoo_policies.placement.problem import Plan, PlanProblem
@@ -89,6 +92,28 @@ async def test_a_problem_that_cannot_be_made_stops_no_pass(error: Exception, mon
     assert failed_plans(world) >= 1.0
     assert world.condition(Kind.MODEL_POOL, POOL, "Degraded")["reason"] != "InternalError"
     assert world.plan["planner"] == "PerVariant"
+
+
+async def test_a_service_that_the_planner_refuses_is_asked_about_once_an_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Planned()
+    await world.start(rps=4.0)
+    solved: list[PlanProblem] = []
+
+    def poisoned(*parts: Any) -> PlanProblem:
+        problem = make_problem(*parts)
+        return replace(problem, services=tuple(replace(service, alpha=math.nan) for service in problem.services))
+
+    def record(problem: PlanProblem, **more: Any) -> Plan:
+        solved.append(problem)
+        return solve_plan(problem, **more)
+
+    monkeypatch.setattr(planning, "make_problem", poisoned)
+    world.reconciler.planner._solve = record
+    await world.run(12, rps=4.0)  # twelve passes of 15 s are three intervals
+    assert [problem.services for problem in solved] == [()] * 3
+    assert world.condition(Kind.MODEL_POOL, POOL, "Degraded")["status"] == "True"
 
 
 async def test_a_plan_of_the_future_is_none() -> None:

@@ -7,7 +7,7 @@ which something is unknown (a profile, a rate) is left out and follows its own d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wattzoo.api.conditions import Reason
@@ -248,10 +248,16 @@ def declared_reserves(parts: Sequence[PlanPart]) -> dict[str, float]:
     return {str(ref): float(percent) for part, percent in percents for ref in part.context.services}
 
 
-def is_exceeded(part: PlanPart, plan: PoolPlan) -> bool:
-    """Whether a service sends more than was planned for, or was not planned for at all."""
+def is_exceeded(part: PlanPart, plan: PoolPlan, asked: Collection[Ref]) -> bool:
+    """Whether a service sends more than was planned for, or has come since.
+
+    asked: the services that the planner was last asked about. One of those that the plan lacks was refused: it is
+    asked about again when the interval is over, not in every pass.
+    """
     for ref in part.context.services:
         planned = plan.rates.get(ref)
+        if planned is None and ref in asked:
+            continue
         if planned is None or estimate_present_rps(part.estimate, part.memory, ref) > planned:
             return True
     return False
