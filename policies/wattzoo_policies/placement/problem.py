@@ -66,7 +66,8 @@ class PlanVariant:
 class PlanService:
     """One service: expected and high rate, the accuracy that must be reached, and by variant its work and accuracy.
 
-    Variants that are missing in `work_seconds` cannot serve it.
+    high_alpha: what the high rate must reach, where that is less: it passes, and the promise is a mean. Variants that are
+    missing in `work_seconds` cannot serve it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class PlanService:
     alpha: float
     work_seconds: Mapping[str, float]
     accuracy: Mapping[str, float]
+    high_alpha: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
