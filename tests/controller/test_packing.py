@@ -100,13 +100,13 @@ def test_what_our_routes_sent_is_not_guessed() -> None:
     assert rate_of(latest=None, sent=None, arrived=20.0, weight=0) == 20.0  # all of it may be others'
 
 
-@pytest.mark.parametrize(("inside", "needed"), [(0.0, 5.0), (30.0, None)])
+@pytest.mark.parametrize(("inside", "warm", "needed"), [(0.0, 5, 5.0), (30.0, 5, None), (30.0, 0, 5.0)])
 def test_busy_servers_whose_counters_say_nothing_may_be_busy_with_others_traffic(
-    inside: float, needed: float | None
+    inside: float, warm: int, needed: float | None
 ) -> None:
     state = silenced(make_state(LARGE, 5), 3)
     inputs = inputs_of(state, 5.0)
-    unread = replace(QUIET, running=inside, served_rps=None, arrived_rps=None)
+    unread = replace(QUIET, running=inside, warm=warm, served_rps=None, arrived_rps=None)
     inputs = replace(inputs, estimate=replace(inputs.estimate, signals={LARGE: unread}))
     assert estimate_variant_rps(inputs, LARGE) == needed
     packed, _ = decide_packing(inputs, {LARGE: 5}, running(state), PoolMemory(AT - 1000.0))

@@ -48,12 +48,13 @@ def estimate_variant_rps(inputs: PoolInputs, key: VariantKey) -> float | None:
 
     On top comes what others send: what arrived at its servers beyond what our routes sent there in the same time, so
     that a fall of our own load is not taken for others' traffic while the window still holds the rate before. And the
-    backlog. None as soon as something that may reach it is unknown, what keeps its servers busy included.
+    backlog. None as soon as something that may reach it is unknown, what keeps its warm servers busy included; young
+    ones have no rate yet, what our routes send them is all that is asked.
     """
     signals = inputs.estimate.signals[key]
     if signals.running is None or signals.waiting is None:
         return None
-    if signals.arrived_rps is None and signals.running + signals.waiting > 0.0:
+    if signals.arrived_rps is None and signals.warm > 0 and signals.running + signals.waiting > 0.0:
         return None
     total = sent = 0.0
     for ref, weights in inputs.live.items():
