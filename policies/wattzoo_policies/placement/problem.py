@@ -66,8 +66,8 @@ class PlanVariant:
 class PlanService:
     """One service: expected and high rate, the accuracy that must be reached, and by variant its work and accuracy.
 
-    high_alpha: what the high rate must reach, where that is less: it passes, and the promise is a mean. Variants that
-    are missing in `work_seconds` cannot serve it.
+    high_alpha: what the high rate must reach, where that is less: it passes, and the promise is a mean. Variants that are
+    missing in `work_seconds` cannot serve it.
     """
 
     name: str
