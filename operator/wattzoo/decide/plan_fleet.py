@@ -23,7 +23,7 @@ from wattzoo_policies.capacity.model import work_seconds
 from wattzoo_policies.placement.check import PlanError, check_problem
 from wattzoo_policies.placement.objective import Objective
 from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
-from wattzoo_policies.placement.reserve import RESERVE, RESERVE_SLACK
+from wattzoo_policies.placement.reserve import RESERVE
 from wattzoo_policies.placement.target import REACH, Debt, decide_target, estimate_credit
 from wattzoo_policies.signals import LedgerSummary, MemberOutcomes
 
@@ -239,11 +239,7 @@ def _make_service(part: PlanPart, ref: Ref, spec: LLMServiceSpec) -> PlanService
             name = variant_name(part.context.ref, state.key)
             work[name] = work_seconds(capacity.model, capacity.shape)
             by_variant[name] = accuracy[state.key.member]
-    target = min(1.0, max(0.0, target))
-    # a rise passes before the mean of an hour notices, and the next plan follows it
-    return PlanService(
-        str(ref), rate, high, target, work, by_variant, max(0.0, min(floor, target), target - RESERVE_SLACK)
-    )
+    return PlanService(str(ref), rate, high, min(1.0, max(0.0, target)), work, by_variant)
 
 
 def declared_reserves(parts: Sequence[PlanPart]) -> dict[str, float]:

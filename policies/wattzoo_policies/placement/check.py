@@ -90,8 +90,6 @@ def _check_service(service: PlanService, variants: set[str]) -> None:
     _check_at_least_zero("service", name, "high_rate_rps", service.high_rate_rps)
     if not math.isfinite(service.alpha):
         raise PlanError("service", name, "alpha", service.alpha, "it must be a number")
-    if service.high_alpha is not None and not math.isfinite(service.high_alpha):
-        raise PlanError("service", name, "high_alpha", service.high_alpha, "it must be a number")
     for variant, work in service.work_seconds.items():
         if variant not in variants:
             raise PlanError("service", name, "work_seconds", variant, "no such variant is in the problem")

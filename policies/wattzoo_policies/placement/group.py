@@ -47,11 +47,12 @@ def group_demands(demands: Sequence[Demand], most: int = MOST_GROUPS) -> tuple[l
 def _features(demand: Demand) -> FloatArray:
     """Return the direction of the works (logarithms) and the accuracies from 0 (least) to 1 (best)."""
     direction = np.log(demand.high_load)
-    return np.concatenate([direction - float(np.mean(direction)), _scaled(demand.high_accuracy_rows[0])[0]])
+    return np.concatenate([direction - float(np.mean(direction)), _scaled(demand)[0]])
 
 
-def _scaled(row: FloatArray) -> tuple[FloatArray, float]:
+def _scaled(demand: Demand) -> tuple[FloatArray, float]:
     """Return the accuracies scaled to 0..1 and alpha on that scale, kept inside it (beyond the best is best)."""
+    row = demand.high_accuracy_rows[0]
     least, span = float(np.min(row)), float(np.ptp(row))
     if span <= SAME:
         return np.zeros(row.size), 0.0
@@ -86,8 +87,7 @@ def _merge(members: Sequence[Demand]) -> Demand:
     scales = np.array([float(np.exp(np.mean(np.log(demand.high_load)))) for demand in members])
     rates = np.array([demand.rate_rps for demand in members])
     high_rates = np.array([demand.high_rate_rps for demand in members])
-    accuracies, high_alphas = zip(*(_scaled(demand.high_accuracy_rows[0]) for demand in members), strict=True)
-    alphas = [_scaled(demand.accuracy_rows[0])[1] for demand in members]
+    accuracies, alphas = zip(*(_scaled(demand) for demand in members), strict=True)
     high_weights = scales / scales.sum()
     weights = scales * rates / high_rates
     weights = weights / weights.sum() if weights.sum() > 0.0 else high_weights
@@ -104,7 +104,7 @@ def _merge(members: Sequence[Demand]) -> Demand:
         cost=np.sum([demand.cost for demand in members], axis=0),
         high_cost=np.sum([demand.high_cost for demand in members], axis=0),
         accuracy_rows=_threshold_rows(mean, np.array(alphas), weights),
-        high_accuracy_rows=_threshold_rows(mean, np.array(high_alphas), high_weights),
+        high_accuracy_rows=_threshold_rows(mean, np.array(alphas), high_weights),
     )
 
 

@@ -152,7 +152,7 @@ def make_demand(problem: PlanProblem, fleet: Fleet, service: PlanService) -> Dem
     filled = problem.eta * np.array([variant.knee_load for variant in chosen], dtype=np.float64)
     accuracy = np.array([service.accuracy[variant.name] for variant in chosen])
     joules_per_load = np.array([watts_above_idle(variant, problem.eta) for variant in chosen])
-    high_alpha = service.alpha if service.high_alpha is None else service.high_alpha
+    row = (accuracy - service.alpha).reshape(1, -1)
     watts, high_watts = service.rate_rps * work * joules_per_load, high * work * joules_per_load
     share = problem.high_share if service.rate_rps > 0.0 else 0.0
     return Demand(
@@ -166,8 +166,8 @@ def make_demand(problem: PlanProblem, fleet: Fleet, service: PlanService) -> Dem
         high_watts=high_watts,
         cost=(1.0 - share) * watts,
         high_cost=share * high_watts,
-        accuracy_rows=(accuracy - service.alpha).reshape(1, -1),
-        high_accuracy_rows=(accuracy - high_alpha).reshape(1, -1),
+        accuracy_rows=row,
+        high_accuracy_rows=row,
     )
 
 

@@ -66,8 +66,7 @@ class PlanVariant:
 class PlanService:
     """One service: expected and high rate, the accuracy that must be reached, and by variant its work and accuracy.
 
-    high_alpha: what the high rate must reach, where that is less: it passes, and the promise is a mean. Variants that are
-    missing in `work_seconds` cannot serve it.
+    Variants that are missing in `work_seconds` cannot serve it.
     """
 
     name: str
@@ -76,7 +75,6 @@ class PlanService:
     alpha: float
     work_seconds: Mapping[str, float]
     accuracy: Mapping[str, float]
-    high_alpha: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from wattzoo_policies.placement.problem import Plan, PlanProblem, PlanService
 RESERVE = "/reserve"
 """What a service's declared reserve is called in the planning problem."""
 RESERVE_SLACK = 0.01
-"""How far below alpha a reserve may answer, and what the operator has stand by for a rise."""
+"""How far below alpha a reserve may answer."""
 
 
 def solve_with_reserves(
@@ -59,4 +59,4 @@ def _reserve(service: PlanService, percent: float, slack: float) -> PlanService:
     """Return the declared reserve as a service that only stands by, answering less accurately if need be."""
     alpha = max(min(service.accuracy.values()), service.alpha - slack)
     more = service.high_rate_rps * percent / 100.0
-    return replace(service, name=service.name + RESERVE, rate_rps=0.0, high_rate_rps=more, alpha=alpha, high_alpha=None)
+    return replace(service, name=service.name + RESERVE, rate_rps=0.0, high_rate_rps=more, alpha=alpha)

@@ -47,14 +47,12 @@ def make_small(rng: np.random.Generator, *, scarce: bool = False, nodes: bool = 
         rate = float(np.exp(rng.uniform(np.log(0.2), np.log(8.0 if not scarce else 40.0))))
         accuracy = {variant.name: float(rng.uniform(0.3, 0.9)) for variant in variants}
         least, most = min(accuracy.values()), max(accuracy.values())
-        alpha = least + float(rng.uniform(0.0, 1.15 if scarce else 0.9)) * (most - least)
         services.append(
             PlanService(
                 name=f"s{s}",
                 rate_rps=rate,
                 high_rate_rps=rate * float(rng.uniform(1.0, 1.6)),
-                alpha=alpha,
-                high_alpha=None if s else alpha - float(rng.uniform(0.0, 0.1)),
+                alpha=least + float(rng.uniform(0.0, 1.15 if scarce else 0.9)) * (most - least),
                 work_seconds={variant.name: float(rng.uniform(0.02, 0.2)) for variant in variants},
                 accuracy=accuracy,
             )
@@ -167,10 +165,8 @@ def _inner(
             limits += [0.0, float(replicas[v])]
     for s, service in enumerate(problem.services):
         first = 2 * many + s * width
-        high_alpha = service.alpha if service.high_alpha is None else service.high_alpha
-        kinds = ((0, service.rate_rps, service.alpha), (1, service.high_rate_rps, high_alpha))
-        for kind, rate, alpha in kinds:
-            lead = np.array([service.accuracy[variant.name] - alpha for variant in problem.variants])
+        lead = np.array([service.accuracy[variant.name] - service.alpha for variant in problem.variants])
+        for kind, rate in ((0, service.rate_rps), (1, service.high_rate_rps)):
             flows = slice(first + kind * many, first + (kind + 1) * many)
             demand, accuracy = np.zeros(columns), np.zeros(columns)
             demand[flows] = 1.0
