@@ -15,12 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from wattzoo.decide.capacity import KNEE_SHARE
+from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.forecast import CHANCE_SECONDS, estimate_coming_rps
-from wattzoo.decide.memory import Asked, ServiceForecast
+from wattzoo.decide.memory import Asked, PoolEstimate, PoolMemory, ServiceForecast, ServiceMemory
 from wattzoo.decide.packing import ACT, ENABLED, MARGIN
-from wattzoo.decide.weights import fill_in_order
-from wattzoo.model import TOTAL_WEIGHT, Ref, VariantKey
+from wattzoo.decide.traffic import live_weights
+from wattzoo.decide.weights import changes_enough, fill_in_order
+from wattzoo.decisions import ServiceLoad
+from wattzoo.model import TOTAL_WEIGHT, ClusterSnapshot, Ref, VariantKey
+from wattzoo_policies.capacity.replicas import estimate_peak_rps
 from wattzoo_policies.placement.target import estimate_give_back
 
 HOLD = 0.3
@@ -134,6 +138,47 @@ def can_fill(context: PoolContext) -> bool:
     """Whether the pool's pods may fall silent."""
     scaling = context.pool.spec.scaling
     return scaling.packing == ENABLED and scaling.mode == ACT
+
+
+def find_asked(inputs: PoolInputs, services: Mapping[Ref, ServiceMemory]) -> dict[Ref, Asked]:
+    """What the law of each service asked for last; of a route that does not follow, what it has."""
+    found = {}
+    for ref in inputs.context.services:
+        decision = services[ref].decision if ref in services else None
+        load, live = inputs.estimate.loads.get(ref), inputs.live.get(ref, {})
+        if decision is not None and decision.asked and not changes_enough(live, decision.weights):
+            surplus = None if decision.policy is None else decision.policy.surplus_requests
+            rate = 0.0 if load is None else load.latest_rps or 0.0
+            found[ref] = Asked(decision.asked, may_fill(surplus, rate), may_give(surplus))
+        elif live:
+            total = max(1, sum(live.values()))
+            found[ref] = Asked({key: weight / total for key, weight in live.items()}, may_gain=False)
+    return found
+
+
+def find_coming(
+    context: PoolContext,
+    snapshot: ClusterSnapshot,
+    ref: Ref,
+    own: ServiceLoad,
+    estimate: PoolEstimate,
+    memory: PoolMemory | None,
+) -> Coming | None:
+    """What all services of a pool send and ask for, where its pods may fall silent; None as soon as one is unknown."""
+    if memory is None or not can_fill(context):
+        return None
+    callers = {}
+    for name in context.services:
+        load = own if name == ref else estimate.loads.get(name)
+        rate, asked = None if load is None else load.latest_rps, memory.asked.get(name)
+        if rate is None or (asked is None and name != ref):
+            return None
+        forecast = memory.forecasts.services.get(name)
+        if forecast is None or forecast.next_ratio is None:
+            rate = max(rate, estimate_peak_rps(memory.rates.get(name, ()), estimate.at_seconds, PEAK_SECONDS) or 0.0)
+        live = live_weights(snapshot.routes.get(name), context.states)
+        callers[name] = Caller(rate, forecast, asked or Asked({}, may_gain=False), live)
+    return Coming(ref, callers)
 
 
 def fill_replicas(

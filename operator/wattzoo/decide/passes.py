@@ -25,10 +25,10 @@ from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
 from wattzoo.decide.engines import index_series
 from wattzoo.decide.estimate import PoolContext, estimate_pool
 from wattzoo.decide.figures import estimate_figures
-from wattzoo.decide.filling import Caller, Coming, can_fill, may_fill, may_give
+from wattzoo.decide.filling import find_asked, find_coming
 from wattzoo.decide.forecast import observe_forecasts
 from wattzoo.decide.garbage import find_drained
-from wattzoo.decide.memory import Asked, PoolEstimate, PoolMemory, ServiceMemory
+from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
 from wattzoo.decide.packing import decide_packing, find_drained_pods, note_silent
 from wattzoo.decide.pipeline import ServiceInputs, decide_service, summarise_service
 from wattzoo.decide.plan_fleet import PlanPart
@@ -45,7 +45,6 @@ from wattzoo.decide.traffic import (
     live_weights,
     read_request_counters,
 )
-from wattzoo.decide.weights import changes_enough
 from wattzoo.decisions import (
     Finding,
     PoolDecision,
@@ -191,7 +190,7 @@ def think_pool(
         raw, wanted, snapshot, index, memory.unused_since_seconds, pool.spec.scaling.drain_timeout_seconds
     )
     weighted = frozenset(str(key) for live in inputs.live.values() for key, weight in live.items() if weight > 0)
-    memory = replace(memory, unused_since_seconds=unused, asked=_find_asked(inputs, services))
+    memory = replace(memory, unused_since_seconds=unused, asked=find_asked(inputs, services))
     return PoolThought(
         context=context,
         decision=decision,
@@ -204,47 +203,6 @@ def think_pool(
         weighted=weighted,
         part=PlanPart(context, estimate, memory, replica_bounds(inputs), _ledgers(context, services)),
     )
-
-
-def _find_asked(inputs: PoolInputs, services: Mapping[Ref, ServiceMemory]) -> dict[Ref, Asked]:
-    """What the law of each service asked for last; of a route that does not follow, what it has."""
-    found = {}
-    for ref in inputs.context.services:
-        decision = services[ref].decision if ref in services else None
-        load, live = inputs.estimate.loads.get(ref), inputs.live.get(ref, {})
-        if decision is not None and decision.asked and not changes_enough(live, decision.weights):
-            surplus = None if decision.policy is None else decision.policy.surplus_requests
-            rate = 0.0 if load is None else load.latest_rps or 0.0
-            found[ref] = Asked(decision.asked, may_fill(surplus, rate), may_give(surplus))
-        elif live:
-            total = max(1, sum(live.values()))
-            found[ref] = Asked({key: weight / total for key, weight in live.items()}, may_gain=False)
-    return found
-
-
-def _find_coming(
-    context: PoolContext,
-    snapshot: ClusterSnapshot,
-    ref: Ref,
-    own: ServiceLoad,
-    estimate: PoolEstimate,
-    memory: PoolMemory | None,
-) -> Coming | None:
-    """What all services of a pool send and ask for, where its pods may fall silent; None as soon as one is unknown."""
-    if memory is None or not can_fill(context):
-        return None
-    callers = {}
-    for name in context.services:
-        load = own if name == ref else estimate.loads.get(name)
-        rate, asked = None if load is None else load.latest_rps, memory.asked.get(name)
-        if rate is None or (asked is None and name != ref):
-            return None
-        forecast = memory.forecasts.services.get(name)
-        if forecast is None or forecast.next_ratio is None:
-            rate = max(rate, estimate_peak_rps(memory.rates.get(name, ()), estimate.at_seconds, PEAK_SECONDS) or 0.0)
-        live = live_weights(snapshot.routes.get(name), context.states)
-        callers[name] = Caller(rate, forecast, asked or Asked({}, may_gain=False), live)
-    return Coming(ref, callers)
 
 
 def _ledgers(context: PoolContext, services: Mapping[Ref, ServiceMemory]) -> dict[Ref, LedgerSummary | None]:
@@ -339,7 +297,7 @@ def think_service(
         feedback_source=feedback_source(feedback),
         requests_known=counters is not None,
         planned={} if pool_memory is None else pool_memory.planned,
-        coming=_find_coming(context, snapshot, ref, load, estimate, pool_memory),
+        coming=find_coming(context, snapshot, ref, load, estimate, pool_memory),
     )
     decision, memory = decide_service(inputs, memory, rng)
     figures = estimate_figures(ref, names, context, estimate, load, memory, summarise_service(spec, memory))
