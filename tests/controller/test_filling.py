@@ -21,7 +21,7 @@ JOULES = {SMALL: 10.0, LARGE: 100.0}
 CAPACITY = {SMALL: 90.0, LARGE: 9.0}  # nine tenths of the knee: 20 requests/s fill two of the large member's replicas
 CARRIED = {SMALL: 4.5, LARGE: 0.9}  # shares of 20 requests/s
 LOAD = ServiceLoad(20.0, 20.0, 20.0, RequestShape(1000.0, 200.0))
-FULL = 1.0 - 2.0 / 300.0**0.5  # all services send 20 requests/s, 300 in the time of a count: .885
+FULL = 1.0 - 1.5 / 300.0**0.5  # all services send 20 requests/s, 300 in the time of a count: .913
 STEADY = ServiceForecast(LOAD, 1.0, 0.0, 20.0)  # no error is kept free: what comes is what is expected
 
 

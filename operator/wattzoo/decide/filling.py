@@ -34,7 +34,7 @@ A law that moves weights by steps (to a third at least) could never ask for less
 """
 SPARED = 0.3
 """Of what laws with credit ask for: one fewer is filled when they can do without so much."""
-DEVIATIONS = 2.0
+DEVIATIONS = 1.5
 """Of a count of the pool's requests: filled to the very edge, every chance of the next count would wake one more."""
 LEAST_FULL = 0.5
 GAIN = 0.5
