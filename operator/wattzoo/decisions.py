@@ -156,6 +156,11 @@ class ServiceDecision:
     wish: Mapping[str, float] = field(default_factory=dict)
     asked: Mapping[VariantKey, float] = field(default_factory=dict)
 
+    @property
+    def surplus_requests(self) -> float | None:
+        """Credit that the law holds beyond what it needs, in requests; None is a law that gives nothing back."""
+        return None if self.policy is None else self.policy.surplus_requests
+
 
 @dataclass(frozen=True, slots=True)
 class VariantPlan:

@@ -117,7 +117,7 @@ def _holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> dict[str
         counted |= {Ref(ref.namespace, pod.name) for pod in pods}
         per_replica = count_accelerators(template_spec(deployment), resources)
         held.setdefault(name, {})[ref] = held_accelerators(desired_replicas(deployment), pods, per_replica)
-    for name, pods_left in _other_pods(snapshot, counted).items():
+    for name, pods_left in _other_pods(snapshot, counted, by_label, resources).items():
         held.setdefault(name, {}).update(pods_left)
     return held
 
@@ -127,10 +127,10 @@ def _placed_on(pods: Iterable[PodView], name: str) -> tuple[PodView, ...]:
     return tuple(pod for pod in pods if pod.placed_label in {"", bound_name(name)})
 
 
-def _other_pods(snapshot: ClusterSnapshot, counted: Collection[Ref]) -> dict[str, dict[Ref, int]]:
+def _other_pods(
+    snapshot: ClusterSnapshot, counted: Collection[Ref], by_label: Mapping[str, str], resources: frozenset[str]
+) -> dict[str, dict[Ref, int]]:
     """By AcceleratorPool what pods hold whose Deployment is gone or has moved elsewhere."""
-    by_label = {bound_name(name): name for name in snapshot.accelerator_pools}
-    resources = resource_names(snapshot)
     found: dict[str, dict[Ref, int]] = {}
     for raw in snapshot.pods:
         name = by_label.get(labels(raw).get(LABEL_ACCELERATOR_POOL, ""))

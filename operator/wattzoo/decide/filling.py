@@ -19,9 +19,9 @@ from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.forecast import CHANCE_SECONDS, estimate_coming_rps
 from wattzoo.decide.memory import Asked, PoolEstimate, PoolMemory, ServiceForecast, ServiceMemory
-from wattzoo.decide.packing import ACT, ENABLED, MARGIN
+from wattzoo.decide.packing import MARGIN, may_silence
 from wattzoo.decide.traffic import live_weights
-from wattzoo.decide.weights import changes_enough, fill_in_order
+from wattzoo.decide.weights import changes_enough, fill_in_order, live_share
 from wattzoo.decisions import ServiceLoad
 from wattzoo.model import TOTAL_WEIGHT, ClusterSnapshot, Ref, VariantKey
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
@@ -54,10 +54,6 @@ class Caller:
     forecast: ServiceForecast | None
     asked: Asked
     live: Mapping[VariantKey, int]
-
-    def live_share(self, key: VariantKey) -> float:
-        """Its share of requests that goes to a variant now."""
-        return self.live.get(key, 0) / max(1, sum(self.live.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +106,12 @@ class Coming:
 
     def fill(self, key: VariantKey, replicas: int, capacity_rps: float) -> float:
         """The largest share of the service in question when all move the same part of their way."""
-        low, high = -1.0, 1.0
-        if self.work(self.asked_share(key, high), capacity_rps) <= self.full * replicas:
-            low = high
-        for _ in range(BISECTIONS if low < high else 0):
+        most, low, high = self.full * replicas, -1.0, 1.0
+        if self.work(self.asked_share(key, high), capacity_rps) <= most:
+            return self.asked_share(key, high)[self.own]
+        for _ in range(BISECTIONS):
             middle = (low + high) / 2.0
-            fits = self.work(self.asked_share(key, middle), capacity_rps) <= self.full * replicas
+            fits = self.work(self.asked_share(key, middle), capacity_rps) <= most
             low, high = (middle, high) if fits else (low, middle)
         return self.asked_share(key, low)[self.own]
 
@@ -134,12 +130,6 @@ def may_give(surplus_requests: float | None) -> bool:
     return surplus_requests is not None and surplus_requests > 0.0
 
 
-def can_fill(context: PoolContext) -> bool:
-    """Whether the pool's pods may fall silent."""
-    scaling = context.pool.spec.scaling
-    return scaling.packing == ENABLED and scaling.mode == ACT
-
-
 def find_asked(inputs: PoolInputs, services: Mapping[Ref, ServiceMemory]) -> dict[Ref, Asked]:
     """What the law of each service asked for last; of a route that does not follow, what it has."""
     found = {}
@@ -147,12 +137,11 @@ def find_asked(inputs: PoolInputs, services: Mapping[Ref, ServiceMemory]) -> dic
         decision = services[ref].decision if ref in services else None
         load, live = inputs.estimate.loads.get(ref), inputs.live.get(ref, {})
         if decision is not None and decision.asked and not changes_enough(live, decision.weights):
-            surplus = None if decision.policy is None else decision.policy.surplus_requests
+            surplus = decision.surplus_requests
             rate = 0.0 if load is None else load.latest_rps or 0.0
             found[ref] = Asked(decision.asked, may_fill(surplus, rate), may_give(surplus))
         elif live:
-            total = max(1, sum(live.values()))
-            found[ref] = Asked({key: weight / total for key, weight in live.items()}, may_gain=False)
+            found[ref] = Asked({key: live_share(live, key) for key in live}, may_gain=False)
     return found
 
 
@@ -165,7 +154,7 @@ def find_coming(
     memory: PoolMemory | None,
 ) -> Coming | None:
     """What all services of a pool send and ask for, where its pods may fall silent; None as soon as one is unknown."""
-    if memory is None or not can_fill(context):
+    if memory is None or not may_silence(context):
         return None
     callers = {}
     for name in context.services:
@@ -216,7 +205,7 @@ def _count(coming: Coming, key: VariantKey, capacity_rps: float, most: int) -> i
 
     Needed are at least what laws ask for that have no credit to give, at most what all ask for and `HOLD`.
     """
-    live = {ref: caller.live_share(key) for ref, caller in coming.callers.items()}
+    live = {ref: live_share(caller.live, key) for ref, caller in coming.callers.items()}
     least, needed, now = (
         coming.work(shares, capacity_rps) / coming.full
         for shares in (coming.asked_share(key, -1.0), coming.asked_share(key, 0.0), live)

@@ -15,6 +15,8 @@ from wattzoo.decide.context import find_missing_members
 from wattzoo.decide.demand import BACKLOG_SECONDS, PEAK_SECONDS
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.memory import ForecastMemory, PoolEstimate, PoolMemory, ServiceForecast
+from wattzoo.decide.traffic import RECENT_SECONDS
+from wattzoo.decide.weights import live_share
 from wattzoo.model import Ref, VariantKey
 from wattzoo_policies.capacity.model import RequestShape
 from wattzoo_policies.capacity.replicas import estimate_peak_rps
@@ -36,8 +38,8 @@ from wattzoo_policies.placement.signals import FleetObservation, FleetService, F
 
 EARLY_SHARE = 1.0 / 15.0
 """A sample may come so much of a step before its time; passes wake up a little early or late."""
-CHANCE_SECONDS = 15.0
-"""Chance counts over this time, whatever the step: requests stay about so long, and rates are measured over it."""
+CHANCE_SECONDS = RECENT_SECONDS
+"""Chance counts over what rates are measured over, whatever the step; requests stay about as long."""
 REPAY_SECONDS = 60.0
 """Only debts depend on it, and those are each service's own law's."""
 
@@ -201,9 +203,7 @@ def estimate_rates(estimate: PoolEstimate, memory: PoolMemory, ref: Ref) -> tupl
 
 
 def estimate_coming_rps(
-    forecasts: Mapping[Ref, ServiceForecast],
-    live: Mapping[Ref, Mapping[VariantKey, int]],
-    key: VariantKey,
+    forecasts: Mapping[Ref, ServiceForecast], live: Mapping[Ref, Mapping[VariantKey, int]], key: VariantKey
 ) -> float | None:
     """Requests per second that a variant shall have room for in the coming interval, by the live weights.
 
@@ -213,7 +213,7 @@ def estimate_coming_rps(
     """
     expected, used = 0.0, None
     for ref, weights in live.items():
-        share = weights.get(key, 0) / max(1, sum(weights.values()))
+        share = live_share(weights, key)
         if share == 0.0:
             continue
         forecast = forecasts.get(ref)

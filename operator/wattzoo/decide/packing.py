@@ -14,9 +14,11 @@ from dataclasses import replace
 from wattzoo.decide.capacity import KNEE_SHARE
 from wattzoo.decide.demand import PoolInputs
 from wattzoo.decide.engines import PodSeries
+from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.forecast import estimate_coming_rps
 from wattzoo.decide.memory import PoolMemory
 from wattzoo.decide.series import estimate_latest
+from wattzoo.decide.weights import live_share
 from wattzoo.decisions import ServiceLoad, VariantPacking
 from wattzoo.model import Backing, Signal, VariantKey, VariantState
 from wattzoo_policies.placement.packing import decide_serving
@@ -36,11 +38,15 @@ SETTLE_SECONDS = 5.0
 """From the label until no gateway sends to the pod any more; a scrape counts as proof only after that."""
 
 
+def may_silence(context: PoolContext) -> bool:
+    """Whether pods of this pool may fall silent; an autoscaler would average over silent ones."""
+    scaling = context.pool.spec.scaling
+    return scaling.packing == ENABLED and scaling.mode == ACT
+
+
 def is_packed(inputs: PoolInputs, state: VariantState) -> bool:
     """Whether this variant's pods may be silenced; all pods of others serve."""
-    scaling = inputs.context.pool.spec.scaling
-    allowed = scaling.packing == ENABLED and scaling.mode == ACT  # an autoscaler would average over silent pods
-    return allowed and state.backing is Backing.SERVER and state.exists
+    return may_silence(inputs.context) and state.backing is Backing.SERVER and state.exists
 
 
 def estimate_variant_rps(inputs: PoolInputs, key: VariantKey) -> float | None:
@@ -60,7 +66,7 @@ def estimate_variant_rps(inputs: PoolInputs, key: VariantKey) -> float | None:
     for ref, weights in inputs.live.items():
         load = inputs.estimate.loads.get(ref, ServiceLoad())
         sent += load.by_variant_rps.get(key, 0.0)
-        share = weights.get(key, 0) / max(1, sum(weights.values()))
+        share = live_share(weights, key)
         if share == 0.0:
             continue
         latest = None if load.total_rps is None else load.latest_rps
@@ -118,8 +124,9 @@ def decide_packing(
         if not is_packed(inputs, state) or state.key not in replicas:
             packed[state.key] = VariantPacking(state.key, None, wake=_own_silent(state), reason="AllServe")
             continue
-        limit = _limit(inputs, state, replicas[state.key], memory)
-        needed = _needed(inputs, state, limit)
+        rate = estimate_variant_rps(inputs, state.key)
+        limit = _limit(state, replicas[state.key], memory, rate)
+        needed = _needed(inputs, state, limit, rate)
         past = [row for row in known.get(state.key, ()) if inputs.at_seconds - row[0] <= window]
         needs[state.key] = (*past, (inputs.at_seconds, needed))
         largest = max(number for _, number in needs[state.key])
@@ -133,28 +140,28 @@ def _own_silent(state: VariantState) -> tuple[str, ...]:
     return state.silent if state.backing is Backing.SERVER else ()
 
 
-def _limit(inputs: PoolInputs, state: VariantState, replicas: int, memory: PoolMemory) -> int:
+def _limit(state: VariantState, replicas: int, memory: PoolMemory, rate_rps: float | None) -> int:
     """Most pods that shall serve: those that stay. One that goes to zero keeps all until its traffic has moved.
 
     On unknown load all stay for now, whatever was wished before.
     """
-    if estimate_variant_rps(inputs, state.key) is None:
+    if rate_rps is None:
         return max(1, replicas, len(state.serving))
     lower = memory.pending.get(state.key, replicas)
     return max(1, min(replicas, lower) if lower else replicas)
 
 
-def _needed(inputs: PoolInputs, state: VariantState, limit: int) -> int:
+def _needed(inputs: PoolInputs, state: VariantState, limit: int, rate_rps: float | None) -> int:
     """Serving pods for what comes: filled to the knee over the forecast's bound, and never over what is there now."""
     key, serving = state.key, len(state.serving)
-    rate, capacity = estimate_variant_rps(inputs, key), inputs.estimate.capacities[key].rps
+    capacity = inputs.estimate.capacities[key].rps
     coming = estimate_coming_rps(inputs.forecasts, inputs.live, key)
-    if rate is None or not capacity:
+    if rate_rps is None or not capacity:
         return decide_serving(None, 1.0, limit, serving)
     if coming is None:  # the capacity is already that of a replica filled to its share of the knee
-        return decide_serving(rate / capacity, 1.0, limit, serving, eta=1.0, margin=MARGIN)
+        return decide_serving(rate_rps / capacity, 1.0, limit, serving, eta=1.0, margin=MARGIN)
     backlog = (inputs.estimate.signals[key].waiting or 0.0) / BACKLOG_SECONDS
-    work = max(rate, coming + backlog) * KNEE_SHARE / capacity
+    work = max(rate_rps, coming + backlog) * KNEE_SHARE / capacity
     return decide_serving(work, 1.0, limit, serving, eta=1.0, slack=0.0)
 
 

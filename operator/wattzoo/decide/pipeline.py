@@ -299,7 +299,7 @@ def _weigh(
         return replace(draft, weights=_without_ready(inputs, order), held=False)
     filling, capacities = _make_filling(inputs, usable), inputs.estimate.capacity_rps()
     split = split_shares(shares, usable, capacities, filling)
-    surplus = None if draft.policy is None else draft.policy.surplus_requests
+    surplus = draft.surplus_requests
     draft = replace(draft, asked=split)
     if inputs.coming is not None and filling is not None and may_fill(surplus, inputs.coming.own_rps):
         packed = {s.key: filling.replicas[s.key] for s in usable if s.backing is Backing.SERVER}

@@ -33,6 +33,11 @@ class Filling:
         return {key: count * (capacity_rps.get(key) or 0.0) / self.rate_rps for key, count in self.replicas.items()}
 
 
+def live_share(weights: Mapping[VariantKey, int], key: VariantKey) -> float:
+    """Share of a route's requests that goes to a variant."""
+    return weights.get(key, 0) / max(1, sum(weights.values()))
+
+
 def usable_variants(states: Iterable[VariantState], retiring: frozenset[VariantKey]) -> tuple[VariantState, ...]:
     """Variants that traffic may be sent to; those about to lose their last replica only if there are no others."""
     usable = tuple(state for state in states if state.usable)
