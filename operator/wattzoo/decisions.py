@@ -34,7 +34,7 @@ class VariantSignals:
     output_tokens: means per finished request. watts: power of all its pods, starting and terminating ones included,
     from their energy counters where those are known. serving_watts: the same of pods that are ready and warm, whose
     number is `warm`, `silent` of them silent. observed_at_seconds: oldest of the newest samples behind them. covered:
-    warm pods whose power is known.
+    warm pods whose power is known. late_share: of the requests that finished, those that broke a bound.
     """
 
     running: float | None = None
@@ -50,6 +50,7 @@ class VariantSignals:
     observed_at_seconds: float | None = None
     energy_at_seconds: float | None = None
     covered: int = 0
+    late_share: float | None = None
     problems: tuple[Finding, ...] = ()
 
     @property

@@ -21,7 +21,8 @@ from wattzoo.api.parse import parse_model_profile
 from wattzoo.decide.capacity import estimate_capacity
 from wattzoo.decide.energy import estimate_energy, estimate_members, estimate_service_watts, smooth_member
 from wattzoo.decide.engine_args import read_engine_limits
-from wattzoo.decide.engines import estimate_quantile, estimate_variant, index_series
+from wattzoo.decide.engines import PodSeries, estimate_variant, index_series
+from wattzoo.decide.latencies import estimate_late_share, estimate_quantile
 from wattzoo.decide.memory import MemberMemory
 from wattzoo.decisions import Capacity, MemberEnergy, ServiceLoad, VariantSignals
 from wattzoo.model import Backing, PodView, Series, Signal, VariantKey, VariantState
@@ -207,16 +208,55 @@ def test_engine_limits_are_read_from_the_command_line() -> None:
     assert read_engine_limits(["--max-num-seqs", "many"]).max_sequences == 256
 
 
-def test_quantiles_are_linear_inside_a_bucket() -> None:
-    def bucket(bound: str, rate: float) -> Series:
-        name = Signal.TIME_TO_FIRST_TOKEN_SECONDS
-        return make_counter(name, AT, rate, namespace=NAMESPACE, pod="a", le=bound)
+def histogram(name: str, rates: dict[str, float]) -> list[Series]:
+    return [make_counter(name, AT, rate, namespace=NAMESPACE, pod="a", le=edge) for edge, rate in rates.items()]
 
-    rows = [bucket("0.5", 5.0), bucket("1.0", 9.0), bucket("2.0", 10.0), bucket("+Inf", 10.0)]
-    index = index_series(make_telemetry(AT, {"engine_latency": rows}), 120.0)
-    found = estimate_quantile(NAMESPACE, [warm("a")], index, Signal.TIME_TO_FIRST_TOKEN_SECONDS, 0.95)
+
+def index_of(rows: list[Series]) -> PodSeries:
+    return index_series(make_telemetry(AT, {"engine_latency": rows}), 120.0)
+
+
+def test_quantiles_are_linear_inside_a_bucket() -> None:
+    name = Signal.TIME_TO_FIRST_TOKEN_SECONDS
+    index = index_of(histogram(name, {"0.5": 5.0, "1.0": 9.0, "2.0": 10.0, "+Inf": 10.0}))
+    found = estimate_quantile(NAMESPACE, [warm("a")], index, name, 0.95)
     assert found == pytest.approx(1.5)  # half-way from 9 to 10 of 10
-    assert estimate_quantile(NAMESPACE, [warm("b")], index, Signal.TIME_TO_FIRST_TOKEN_SECONDS, 0.95) is None
+    assert estimate_quantile(NAMESPACE, [warm("b")], index, name, 0.95) is None
+
+
+FURTHER = {"0.025": 8.0, "0.05": 9.0, "0.075": 9.9, "+Inf": 10.0}
+"""Slower than 25, 50 and 75 ms: 20, 10 and 1 % of the requests."""
+
+
+@pytest.mark.parametrize(
+    ("bound_seconds", "late"),
+    [
+        (0.05, 0.1),  # an edge: counted
+        (0.06, 0.1**0.6 * 0.01**0.4),  # two fifths of the way from 10 % to 1 %: .040
+        (0.01, 0.2**0.4),  # from all of them to 20 %
+        (0.2, 0.01),  # beyond the last edge: perhaps all that passed it
+    ],
+)
+def test_late_are_those_beyond_a_bound(bound_seconds: float, late: float) -> None:
+    index = index_of(histogram(Signal.TIME_PER_OUTPUT_TOKEN_SECONDS, FURTHER))
+    bounds = LatencyTarget(tpot_seconds=bound_seconds)
+    assert estimate_late_share(NAMESPACE, [warm("a")], index, bounds) == pytest.approx(late)
+
+
+def test_a_tail_that_ends_at_an_edge_falls_steeply_to_it() -> None:
+    """10 % passed 50 ms and nobody 75 ms: a hundredth of the 10 % is taken for that, so .1 * .01^.4 at 60 ms."""
+    index = index_of(histogram(Signal.TIME_PER_OUTPUT_TOKEN_SECONDS, {**FURTHER, "0.075": 10.0}))
+    found = estimate_late_share(NAMESPACE, [warm("a")], index, LatencyTarget(tpot_seconds=0.06))
+    assert found == pytest.approx(0.1 * 0.01**0.4)
+
+
+def test_of_two_bounds_the_worse_counts_and_unknown_is_not_none() -> None:
+    first = histogram(Signal.TIME_TO_FIRST_TOKEN_SECONDS, {"2.0": 7.0, "+Inf": 10.0})
+    rows = first + histogram(Signal.TIME_PER_OUTPUT_TOKEN_SECONDS, FURTHER)
+    both, pods = LatencyTarget(2.0, 0.05), [warm("a")]
+    assert estimate_late_share(NAMESPACE, pods, index_of(rows), both) == pytest.approx(0.3)
+    assert estimate_late_share(NAMESPACE, pods, index_of(first), both) is None
+    assert estimate_late_share(NAMESPACE, pods, index_of(rows), LatencyTarget()) is None
 
 
 def test_the_parts_of_the_services_add_up_to_the_pools_power() -> None:

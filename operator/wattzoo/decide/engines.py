@@ -166,37 +166,3 @@ def _ratio(amount: float | None, ended: float | None, more: float) -> float | No
     if amount is None or ended is None or ended <= 0.0:
         return None
     return amount / max(ended + more, ended / 2.0)
-
-
-def estimate_quantile(
-    namespace: str, pods: Sequence[PodView], index: PodSeries, name: str, quantile: float
-) -> float | None:
-    """A quantile over what all these pods' histograms counted in the window; None without observations.
-
-    Linear inside a bucket. In the last, unbounded one the answer is its lower bound: at least that much.
-    """
-    counts: dict[float, float] = {}
-    for pod in pods:
-        for series in index.find(namespace, pod.name, name):
-            reading = estimate_rate(series, index.at_seconds, index.stale_after_seconds)
-            bound = _bucket_bound(series.labels.get("le", ""))
-            if reading.value is not None and bound is not None:
-                counts[bound] = counts.get(bound, 0.0) + reading.value
-    bounds = sorted(counts)
-    if not bounds or counts[bounds[-1]] <= 0.0:
-        return None
-    wanted, below_bound, below_count = quantile * counts[bounds[-1]], 0.0, 0.0
-    for bound in bounds:
-        if counts[bound] >= wanted:
-            if bound == float("inf") or counts[bound] == below_count:
-                return below_bound
-            return below_bound + (bound - below_bound) * (wanted - below_count) / (counts[bound] - below_count)
-        below_bound, below_count = bound, counts[bound]
-    return below_bound
-
-
-def _bucket_bound(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

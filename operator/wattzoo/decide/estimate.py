@@ -15,7 +15,8 @@ from wattzoo.api.model_profile import ModelProfileSpec
 from wattzoo.decide.capacity import estimate_capacity, service_bounds, strictest_bounds
 from wattzoo.decide.energy import estimate_energy, estimate_members
 from wattzoo.decide.engine_args import EngineLimits
-from wattzoo.decide.engines import PodSeries, estimate_quantile, estimate_variant, index_series, warm_pods
+from wattzoo.decide.engines import PodSeries, estimate_variant, index_series, warm_pods
+from wattzoo.decide.latencies import estimate_late_share, estimate_quantile
 from wattzoo.decide.memory import MemberMemory, PoolEstimate, PoolMemory
 from wattzoo.decide.series import read_problem
 from wattzoo.decide.traffic import estimate_service_load, live_weights
@@ -71,16 +72,21 @@ def _mean_shape(members: Mapping[str, MemberMemory]) -> RequestShape | None:
 
 
 def estimate_capacities(context: PoolContext, members: Mapping[str, MemberMemory]) -> dict[VariantKey, Capacity]:
-    """Capacity of one replica of every variant at the strictest bounds of the services that use the pool.
+    """Capacity of one replica of every variant at the strictest bounds that hold for the pool."""
+    return _capacities_within(context, members, find_bounds(context, members))
+
+
+def find_bounds(context: PoolContext, members: Mapping[str, MemberMemory]) -> LatencyTarget:
+    """The strictest latency bounds of the services that use the pool.
 
     A service whose own bounds no variant keeps is told so and gets what the others leave: it must not stop them.
     """
     services = tuple(context.services.values())
-    capacities = _capacities_within(context, members, strictest_bounds(services))
-    if len(services) < 2 or _is_any_known(capacities):
-        return capacities
+    strictest = strictest_bounds(services)
+    if len(services) < 2 or _is_any_known(_capacities_within(context, members, strictest)):
+        return strictest
     kept = [s for s in services if _is_any_known(_capacities_within(context, members, service_bounds(s)))]
-    return _capacities_within(context, members, strictest_bounds(kept)) if kept else capacities
+    return strictest_bounds(kept) if kept else strictest
 
 
 def _is_any_known(capacities: Mapping[VariantKey, Capacity]) -> bool:
@@ -111,6 +117,15 @@ def _max_watts(context: PoolContext, state: VariantState) -> float | None:
     hardware = context.hardware.get(state.accelerator_pool or "")
     figures = None if hardware is None else hardware.figures()
     return None if figures is None else float(figures.max_watts)
+
+
+def _estimate_signals(
+    context: PoolContext, state: VariantState, index: PodSeries, bounds: LatencyTarget
+) -> VariantSignals:
+    namespace = context.ref.namespace
+    signals = estimate_variant(namespace, state, index, _max_watts(context, state))
+    late = estimate_late_share(namespace, warm_pods(state, index.at_seconds), index, bounds)
+    return replace(signals, late_share=late)
 
 
 def estimate_loads(
@@ -151,11 +166,9 @@ def estimate_pool(
     stale = float(context.pool.spec.scaling.stale_after_seconds)
     now = telemetry.at_seconds
     index = index_series(telemetry, stale)
-    signals = {
-        state.key: estimate_variant(context.ref.namespace, state, index, _max_watts(context, state))
-        for state in context.states
-    }
-    capacities = estimate_capacities(context, memory.members)
+    bounds = find_bounds(context, memory.members)
+    signals = {state.key: _estimate_signals(context, state, index, bounds) for state in context.states}
+    capacities = _capacities_within(context, memory.members, bounds)
     members = estimate_members(context.states, signals, capacities, memory.members, now)
     energy = {
         member.name: estimate_energy(

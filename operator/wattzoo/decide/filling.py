@@ -79,13 +79,13 @@ class Coming:
         count = CHANCE_SECONDS * sum(caller.recent_rps for caller in self.callers.values())
         return max(LEAST_FULL, 1.0 - DEVIATIONS / math.sqrt(count)) if count > 0.0 else 1.0
 
-    def work(self, shares: Mapping[Ref, float], capacity_rps: float) -> float:
+    def work(self, key: VariantKey, shares: Mapping[Ref, float], capacity_rps: float) -> float:
         """Replicas of this capacity that these shares of the services' requests fill, as packing counts them."""
-        one, rest = VariantKey("", "share"), VariantKey("", "rest")
+        rest = VariantKey("", "rest")
         weights = {ref: round(share * TOTAL_WEIGHT) for ref, share in shares.items()}
-        live = {ref: {one: weight, rest: TOTAL_WEIGHT - weight} for ref, weight in weights.items()}
+        live = {ref: {key: weight, rest: TOTAL_WEIGHT - weight} for ref, weight in weights.items()}
         forecasts = {ref: caller.forecast for ref, caller in self.callers.items() if caller.forecast is not None}
-        coming = estimate_coming_rps(forecasts, live, one)
+        coming = estimate_coming_rps(forecasts, live, key)
         recent = sum(share * self.callers[ref].recent_rps for ref, share in shares.items())
         if coming is None:
             return recent * (1.0 + MARGIN) / capacity_rps
@@ -107,11 +107,11 @@ class Coming:
     def fill(self, key: VariantKey, replicas: int, capacity_rps: float) -> float:
         """The largest share of the service in question when all move the same part of their way."""
         most, low, high = self.full * replicas, -1.0, 1.0
-        if self.work(self.asked_share(key, high), capacity_rps) <= most:
+        if self.work(key, self.asked_share(key, high), capacity_rps) <= most:
             return self.asked_share(key, high)[self.own]
         for _ in range(BISECTIONS):
             middle = (low + high) / 2.0
-            fits = self.work(self.asked_share(key, middle), capacity_rps) <= most
+            fits = self.work(key, self.asked_share(key, middle), capacity_rps) <= most
             low, high = (middle, high) if fits else (low, middle)
         return self.asked_share(key, low)[self.own]
 
@@ -207,11 +207,11 @@ def _count(coming: Coming, key: VariantKey, capacity_rps: float, most: int) -> i
     """
     live = {ref: live_share(caller.live, key) for ref, caller in coming.callers.items()}
     least, needed, now = (
-        coming.work(shares, capacity_rps) / coming.full
+        coming.work(key, shares, capacity_rps) / coming.full
         for shares in (coming.asked_share(key, -1.0), coming.asked_share(key, 0.0), live)
     )
     if needed <= 0.0:
         return 0
-    spared = coming.work(coming.asked_share(key, -SPARED), capacity_rps) / coming.full
+    spared = coming.work(key, coming.asked_share(key, -SPARED), capacity_rps) / coming.full
     kept = min(math.ceil(now - HOLD), math.ceil(spared + HOLD - ROUNDING))
     return min(max(math.ceil(least - ROUNDING), kept), most)

@@ -290,36 +290,40 @@ def learn_care(
 ) -> float:
     """Return how many times the expected error is kept free on serving replicas, after the interval that has ended.
 
-    Each interval's share of requests that must have been late moves it up, the allowed share down, so that in the long
-    run just that share is late, whatever the errors look like. Intervals count by their load: the promise is one to
-    requests, and where load comes in bursts silence says nothing. How loaded a variant was follows from the requests
-    inside it: n = r*O*t0/(1 - r*w) on each serving replica.
+    Each interval's share of requests that were late moves it up, the allowed share down, so that in the long run just
+    that share is late, whatever the errors look like. Intervals count by their load: the promise is one to requests,
+    and where load comes in bursts silence says nothing. How loaded a variant was follows from the requests inside it:
+    n = r*O*t0/(1 - r*w) on each serving replica. Where nobody measures how many were late, all were if the mean of
+    that load is beyond a bound; of a count at one moment that says too much, it sways more than a request's life does.
     """
     late, total = 0.0, 0.0
     for variant in observation.variants:
         users = [s for s in group.services if variant.member in s.members]
         if not users or not variant.running or variant.serving <= 0 or variant.waiting is None:
             continue
-        shape, latency = (
-            _mean_shape(users, memories),
-            functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget()),
-        )
         if variant.waiting > 0.0 and variant.serving >= variant.ready:
             continue  # there was nothing to wake: no care would have helped
-        model, inside = variant.model, variant.running / variant.serving
-        work = work_seconds(model, shape)
+        model, shape = variant.model, _mean_shape(users, memories)
+        inside, work = variant.running / variant.serving, work_seconds(model, shape)
         rate = inside / (shape.output_tokens * model.t0_seconds + inside * work)
-        slower = 1.0 / max(1e-6, 1.0 - rate * work)
-        first = (shape.input_tokens * model.prefill_seconds_per_token + model.t0_seconds) * slower
-        is_late = variant.waiting > 0.0
-        is_late |= latency.tpot_seconds is not None and model.t0_seconds * slower > latency.tpot_seconds
-        is_late |= latency.ttft_seconds is not None and first > latency.ttft_seconds
+        share = variant.late_share
+        if share is None:
+            latency = functools.reduce(LatencyTarget.strictest, (s.latency for s in users), LatencyTarget())
+            share = float(variant.waiting > 0.0 or _is_late(model, shape, rate, latency))
         total += rate * variant.serving
-        late += rate * variant.serving if is_late else 0.0
+        late += rate * variant.serving * share
     if total <= 0.0:
         return care
     step = CARE_GAIN * min(MOST_WEIGHT, group.weight) * (late / total - LATE_SHARE)
     return min(MOST_CARE, max(LEAST_CARE, care + step))
+
+
+def _is_late(model: ReplicaModel, shape: RequestShape, rate_rps: float, latency: LatencyTarget) -> bool:
+    """Return whether a replica that gets so many requests breaks a bound."""
+    slower = 1.0 / max(1e-6, 1.0 - rate_rps * work_seconds(model, shape))
+    first = (shape.input_tokens * model.prefill_seconds_per_token + model.t0_seconds) * slower
+    is_late = latency.tpot_seconds is not None and model.t0_seconds * slower > latency.tpot_seconds
+    return is_late or (latency.ttft_seconds is not None and first > latency.ttft_seconds)
 
 
 def _mean_shape(users: Sequence[FleetService], memories: Mapping[str, ServiceMemory]) -> RequestShape:

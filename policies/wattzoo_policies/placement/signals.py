@@ -40,7 +40,8 @@ class FleetVariant:
 
     replicas: asked for (starting ones included). ready: can serve. serving: ready and selected by the Service.
     terminating: gone from `replicas`, accelerators still held. running, waiting: requests inside, all replicas
-    together, at the end of the last interval.
+    together, at the end of the last interval. late_share: of the requests that finished lately, those that broke a
+    latency bound; `None` where nobody measures it.
     """
 
     name: str
@@ -55,6 +56,7 @@ class FleetVariant:
     max_replicas: int = 1000
     running: float | None = None
     waiting: float | None = None
+    late_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,19 @@ def test_care_is_learnt_by_requests_not_by_intervals(steps: list[Step]) -> None:
     assert learn(50.0) == pytest.approx(learn(5.0))  # no burst counts for more than five intervals
 
 
+def test_what_was_measured_to_be_late_counts_rather_than_what_a_count_at_one_moment_says(steps: list[Step]) -> None:
+    observation, _, state = steps[-1]
+    group = replace(group_of(observation, state), weight=1.0)
+
+    def learn(running: float, late_share: float | None) -> float:
+        seen = [replace(v, running=running, waiting=0.0, late_share=late_share) for v in observation.variants]
+        return learn_care(1.0, group, replace(observation, variants=tuple(seen)), state.services) - 1.0
+
+    assert learn(1000.0, None) == pytest.approx(0.5 * (1.0 - 0.006))  # so many at a time, all are taken for late
+    assert learn(1000.0, 0.002) == pytest.approx(0.5 * (0.002 - 0.006))
+    assert learn(1000.0, 0.02) == pytest.approx(0.5 * (0.02 - 0.006))
+
+
 def test_care_makes_no_burst_smaller_than_the_last_ones(steps: list[Step]) -> None:
     """Expected 1, peak 8, bound 10 (a peak's own error is a quarter): no care still leaves room for 8, not for 1."""
     group = group_of(steps[-1][0], steps[-1][2])
