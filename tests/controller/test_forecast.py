@@ -214,6 +214,8 @@ def test_late_requests_of_one_variant_leave_the_care_of_others_alone() -> None:
     care = memory.services[CHAT].care
     assert care == {"large/h100": pytest.approx(1.2 - 0.003), "small/l4": pytest.approx(1.2 + 0.047)}
     assert memory.state.care[str(CHAT)] == pytest.approx(1.2 + 0.5 * (0.05 - 0.006))
+    later = observe_forecasts(inputs.context, replace(estimate, at_seconds=AT + 15.0, signals=signals), memory)
+    assert later.services[CHAT].care["large/h100"] == pytest.approx(1.2 - 2 * 0.003)
 
 
 def test_a_believed_peak_is_kept_free_whatever_the_care() -> None:

@@ -55,7 +55,7 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
     now, before = estimate.at_seconds, memory.at_seconds
     if before is not None and 0.0 <= now - before < memory.step_seconds * (1.0 - EARLY_SHARE):
         return memory
-    observation = make_observation(context, estimate)
+    observation = make_observation(context, estimate, memory.step_seconds)
     rates = {service.name: service.rate_rps for service in observation.services}
     if all(rate is None for rate in rates.values()) or (not memory.state.loads and not any(rates.values())):
         return memory
@@ -69,7 +69,7 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
     forecasts: dict[str, ServiceForecast] = {}
     for group in groups:
         is_known = all(rates[service.name] is not None for service in group.services)
-        care |= _follow_care(state.care, group, observation, sized if is_known else None)
+        care |= _follow_care(memory.state.care | state.care, group, observation, sized if is_known else None)
         forecasts |= _forecast_group(group, sized, care, loads[group.key], now)
     names = {str(ref): ref for ref in context.services}
     return ForecastMemory(
@@ -122,7 +122,7 @@ def _forecast_group(
     return {name: ServiceForecast(load, ratio, own, together, group.base_ratio) for name, load in loads.items()}
 
 
-def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObservation:
+def make_observation(context: PoolContext, estimate: PoolEstimate, step_seconds: float) -> FleetObservation:
     """What the simulated controller would see of this pool; debts and accuracies are left out, they are the laws'."""
     variants = []
     for state in context.states:
@@ -144,7 +144,7 @@ def make_observation(context: PoolContext, estimate: PoolEstimate) -> FleetObser
             )
     return FleetObservation(
         at_seconds=estimate.at_seconds,
-        interval_seconds=CHANCE_SECONDS,
+        interval_seconds=step_seconds,
         pools=(),
         variants=tuple(variants),
         services=tuple(_observe_service(context, estimate, ref) for ref in context.services),

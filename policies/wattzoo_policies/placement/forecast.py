@@ -1,12 +1,12 @@
 """How much load may come: what two simple expectations say, times how wrong each has been before.
 
-Two questions. What may come within the time that a new replica takes (the lead), as the mean of the three largest loads
-of a window; and what may come in the very next interval, which says how full serving replicas may be. Each is asked of
-two expectations: a *level* (an average, and half of its rise over a window), good for load that wanders, and a *peak*
-(the largest load of the last ten minutes), good for load that comes in bursts with silence between. An expectation's
-bound is its value times a quantile of (what came / what was expected), for the next interval weighted by what came:
-the share of requests, not of intervals, is promised to somebody. The expectation whose bound has been lower on average
-is believed. A product, not a sum: errors grow with the load.
+Two questions. What may come within the time that a new replica takes (the lead, a window as long as the longest start),
+as the mean of the three largest loads of it; and what may come in the very next interval, which says how full serving
+replicas may be. Each is asked of two expectations: a *level* (an average, and half of its rise over a window), good for
+load that wanders, and a *peak* (the largest load of the last ten minutes), good for load that comes in bursts with
+silence between. An expectation's bound is its value times a quantile of (what came / what was expected), for the next
+interval weighted by what came: the share of requests, not of intervals, is promised to somebody. The expectation whose
+bound has been lower on average is believed. A product, not a sum: errors grow with the load.
 
 Two corrections of what errors of the past cannot know. A rise over the window that is larger than rises usually are is
 no chance: what it is larger by goes on (`RISE_POWER`), or a ramp, which is rare, is always met too late. And nothing
@@ -25,6 +25,8 @@ from dataclasses import dataclass, field, replace
 EWMA_WEIGHT = 0.3
 NEXT_WEIGHT = 0.5
 WINDOW_STEPS = 20
+"""The window where it is not known how long a start takes."""
+LEAST_WINDOW_STEPS = 4
 PEAK_STEPS = 40
 TREND_SHARE = 0.5
 LEAST_RATIO = 1.02
@@ -129,6 +131,7 @@ class LoadMemory:
     """All that is remembered of one load: averages, the last loads and averages, and four expectations.
 
     rises: of the average over a window. largest: load, fading over `MEMORY_STEPS`. mean: over as many of `steps`.
+    window: steps within which a new replica is ready.
     """
 
     level: float | None = None
@@ -141,6 +144,7 @@ class LoadMemory:
     largest: float = 0.0
     mean: float = 0.0
     steps: int = 0
+    window: int = WINDOW_STEPS
 
     @property
     def weight(self) -> float:
@@ -177,25 +181,30 @@ class LoadForecast:
     next_base: float
 
 
-def observe_load(memory: LoadMemory, load: float) -> LoadMemory:
-    """Return the memory after an interval with this load."""
+def lead_steps(start_seconds: float, step_seconds: float) -> int:
+    """Return the steps of a window within which a start that takes so long is done; the last peak's steps at most."""
+    return min(PEAK_STEPS, max(LEAST_WINDOW_STEPS, math.ceil(start_seconds / step_seconds - 1e-9)))
+
+
+def observe_load(memory: LoadMemory, load: float, window: int = WINDOW_STEPS) -> LoadMemory:
+    """Return the memory after an interval with this load; `window`: steps that a new replica takes now."""
     if not (math.isfinite(load) and load >= 0.0):
         raise ValueError(f"load must be a number of at least 0, not {load}")
     level = load if memory.level is None else memory.level + EWMA_WEIGHT * (load - memory.level)
     next_level = load if memory.next_level is None else memory.next_level + NEXT_WEIGHT * (load - memory.next_level)
     loads = (*memory.loads, load)[-PEAK_STEPS:]
-    levels = (*memory.levels, level)[-WINDOW_STEPS - 1 :]
-    highest = sorted(loads[-WINDOW_STEPS:])[-LARGEST:]
+    levels = (*memory.levels, level)[-window - 1 :]
+    highest = sorted(loads[-window:])[-LARGEST:]
     came = sum(highest) / len(highest)
     peak = max(loads) if len(loads) == PEAK_STEPS else 0.0  # a peak of less than all its steps is no sample
-    lead = _move(memory.lead, came, WINDOW_STEPS, (_with_trend(level, levels), peak), HIGH_QUANTILE)
+    lead = _move(memory.lead, came, window, (_with_trend(level, levels), peak), HIGH_QUANTILE)
     following = _move(memory.following, load, 1, (next_level, peak), NEXT_QUANTILE)
-    rise = _rise(levels)
+    rise = _rise(levels, window)
     rises = memory.rises if rise is None else memory.rises.add(rise)
     largest = max(load, memory.largest * (1.0 - 1.0 / MEMORY_STEPS))
     steps = min(memory.steps + 1, MEMORY_STEPS)
     mean = memory.mean + (load - memory.mean) / steps
-    return LoadMemory(level, next_level, loads, levels, lead, following, rises, largest, mean, steps)
+    return LoadMemory(level, next_level, loads, levels, lead, following, rises, largest, mean, steps, window)
 
 
 def forecast_load(memory: LoadMemory) -> LoadForecast | None:
@@ -245,9 +254,9 @@ def _with_trend(level: float, levels: Sequence[float]) -> float:
     return level + TREND_SHARE * max(0.0, level - levels[0]) if levels else level
 
 
-def _rise(levels: Sequence[float]) -> float | None:
+def _rise(levels: Sequence[float], window: int) -> float | None:
     """Return the average over what it was a window ago; `None` while that is not known."""
-    return levels[-1] / levels[0] if len(levels) > WINDOW_STEPS and levels[0] > 0.0 else None
+    return levels[-1] / levels[0] if len(levels) > window and levels[0] > 0.0 else None
 
 
 def _unusual_rise(memory: LoadMemory) -> float:
@@ -255,7 +264,7 @@ def _unusual_rise(memory: LoadMemory) -> float:
 
     Where the average often doubles within a window, in bursts between silence, its rise says nothing.
     """
-    rise, usual = _rise(memory.levels), memory.rises.quantile(RISE_QUANTILE)
+    rise, usual = _rise(memory.levels, memory.window), memory.rises.quantile(RISE_QUANTILE)
     if rise is None or usual is None or usual > MOST_USUAL_RISE:
         return 1.0
     return max(1.0, rise / max(LEAST_RATIO, usual))

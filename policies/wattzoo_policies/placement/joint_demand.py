@@ -16,6 +16,7 @@ from wattzoo_policies.placement.forecast import (
     LoadForecast,
     LoadMemory,
     forecast_load,
+    lead_steps,
     observe_load,
 )
 from wattzoo_policies.placement.joint_state import JointState, ServiceMemory
@@ -206,7 +207,9 @@ def estimate_groups(
         memory = loads.get(key, LoadMemory())
         known = all(service.rate_rps is not None for service in services)
         if known and model is not None:
-            memory = observe_load(memory, sum(_work(model, s, memories[s.name]) for s in services))
+            load = sum(_work(model, s, memories[s.name]) for s in services)
+            starts = (model.startup_seconds for model in _models(observation.variants, services))
+            memory = observe_load(memory, load, lead_steps(max(starts), observation.interval_seconds))
         after[key] = memory
         forecast = forecast_load(memory)
         if forecast is not None and model is not None:
@@ -359,9 +362,13 @@ def _observe_rate(memory: ServiceMemory, rate: float, shape: RequestShape | None
 
 
 def _reference(variants: Sequence[FleetVariant], services: Sequence[FleetService]) -> ReplicaModel | None:
+    return next(iter(_models(variants, services)), None)
+
+
+def _models(variants: Sequence[FleetVariant], services: Sequence[FleetService]) -> list[ReplicaModel]:
+    """Return the models of the replicas that these services may use, by the names of the variants."""
     members = {member for service in services for member in service.members}
-    usable = sorted((v.name, v.model) for v in variants if v.member in members)
-    return usable[0][1] if usable else None
+    return [variant.model for variant in sorted(variants, key=lambda v: v.name) if variant.member in members]
 
 
 def _work(model: ReplicaModel, service: FleetService, memory: ServiceMemory) -> float:

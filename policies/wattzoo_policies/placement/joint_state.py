@@ -11,7 +11,7 @@ from wattzoo_policies.placement.forecast import BINS, ErrorHistogram, Expectatio
 from wattzoo_policies.placement.target import Debt
 from wattzoo_policies.signals import ReplicaHistory
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ def _load_body(memory: LoadMemory) -> dict[str, Any]:
         "rises": _histogram_body(memory.rises),
         "largest": _short(memory.largest),
         "mean": [_short(memory.mean), memory.steps],
+        "window": memory.window,
     }
 
 
@@ -131,6 +132,7 @@ def _read_load(body: dict[str, Any]) -> LoadMemory:
         float(body["largest"]),
         float(body["mean"][0]),
         int(body["mean"][1]),
+        int(body["window"]),
     )
 
 

@@ -20,6 +20,7 @@ from wattzoo_policies.placement.forecast import (
     LoadForecast,
     LoadMemory,
     forecast_load,
+    lead_steps,
     observe_load,
 )
 
@@ -61,6 +62,25 @@ def test_a_ramp_is_met_before_its_errors_are_learnt() -> None:
     blind = forecast(replace(memory, rises=ErrorHistogram()))
     assert blind.high < 2.3
     assert forecast(memory).high > 2.5
+
+
+def test_the_lead_is_as_long_as_the_longest_start() -> None:
+    assert lead_steps(300.0, 15.0) == 20
+    assert lead_steps(310.0, 15.0) == 21
+    assert lead_steps(5.0, 15.0) == 4  # three largest loads need more than three
+    assert lead_steps(3600.0, 15.0) == PEAK_STEPS
+
+
+def test_what_starts_sooner_needs_less_room_on_a_slope() -> None:
+    """Load that swings by half within 200 steps: within five steps it goes less far than within twenty."""
+    wave = [1.0 + 0.5 * math.sin(math.tau * step / 200.0) for step in range(1000)]
+    near, far = LoadMemory(), LoadMemory()
+    over = [0.0, 0.0]
+    for step, load in enumerate(wave):
+        near, far = observe_load(near, load, 5), observe_load(far, load, 20)
+        if step >= 400:
+            over = [over[0] + forecast(near).high, over[1] + forecast(far).high]
+    assert over[0] < 0.95 * over[1]
 
 
 def test_a_rise_within_what_chance_does_changes_nothing() -> None:
