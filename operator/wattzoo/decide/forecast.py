@@ -69,7 +69,7 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
     forecasts: dict[str, ServiceForecast] = {}
     for group in groups:
         is_known = all(rates[service.name] is not None for service in group.services)
-        care |= _follow_care(memory.state.care | state.care, group, observation, sized if is_known else None)
+        care |= _follow_care({**memory.state.care, **state.care}, group, observation, sized if is_known else None)
         forecasts |= _forecast_group(group, sized, care, loads[group.key], now)
     names = {str(ref): ref for ref in context.services}
     return ForecastMemory(
