@@ -172,12 +172,45 @@ def test_weights_are_capped_to_ready_capacity() -> None:
     assert cap_weights({"a": 0.9, "b": 0.1}, {"a": 0.0, "b": 0.0}) == {"a": 0.9, "b": 0.1}
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 1), st.one_of(st.none(), st.floats(0, 2))), min_size=1, max_size=6))
-def test_capped_weights_sum_to_one_and_keep_caps_where_they_can(rows: list[tuple[float, float | None]]) -> None:
-    total = sum(weight for weight, _ in rows)
-    weights = {str(i): weight / total for i, (weight, _) in enumerate(rows)}
-    caps = {str(i): cap for i, (_, cap) in enumerate(rows)}
-    capped = cap_weights(weights, caps)
+JOULES = {"small": 10.0, "medium": 30.0, "large": 200.0}
+ACCURACY = {"small": 0.4, "medium": 0.45, "large": 0.65}
+
+
+def test_what_does_not_fit_goes_where_it_costs_least_and_satisfies_as_many() -> None:
+    """.8 * .4 + .2 * .65 = .45 was meant, and .1 fits the small member: the medium one takes .8, all that it has room
+    for, and with the rest .1 * .4 + .8 * .45 + .1 * .65 = .465 are satisfied.
+    """
+    law = {"small": 0.8, "medium": 0.0, "large": 0.2}
+    capped = cap_weights(law, {"small": 0.1, "medium": None, "large": None}, JOULES, ACCURACY)
+    assert capped == pytest.approx({"small": 0.1, "medium": 0.8, "large": 0.1})
+    by_room = cap_weights(law, {"small": 0.1, "medium": None, "large": None})
+    assert by_room["large"] > 0.5  # in proportion to room: dear, and more satisfied than anybody wants
+
+
+def test_where_as_many_cannot_be_satisfied_it_is_as_many_as_can() -> None:
+    law = {"small": 0.2, "medium": 0.0, "large": 0.8}
+    capped = cap_weights(law, {"small": None, "medium": 0.3, "large": 0.25}, JOULES, ACCURACY)
+    assert capped == pytest.approx({"small": 0.51, "medium": 0.24, "large": 0.25})  # .8 of .3 is the medium one's room
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.01, 1), st.one_of(st.none(), st.floats(0, 2)), st.floats(1, 500), st.floats(0, 1)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_capped_weights_sum_to_one_and_keep_caps_where_they_can(
+    rows: list[tuple[float, float | None, float, float]],
+    known: bool,
+) -> None:
+    total = sum(weight for weight, _, _, _ in rows)
+    weights = {str(i): weight / total for i, (weight, _, _, _) in enumerate(rows)}
+    caps = {str(i): cap for i, (_, cap, _, _) in enumerate(rows)}
+    joules = {str(i): row[2] for i, row in enumerate(rows)}
+    accuracy = {str(i): row[3] for i, row in enumerate(rows)}
+    capped = cap_weights(weights, caps, joules, accuracy) if known else cap_weights(weights, caps)
     assert sum(capped.values()) == pytest.approx(1.0)
     if sum(1.0 if cap is None else min(1.0, cap) for cap in caps.values()) > 1.0:
         assert all(cap is None or capped[name] <= min(1.0, cap) + 1e-9 for name, cap in caps.items())
