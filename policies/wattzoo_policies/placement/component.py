@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wattzoo_policies.placement.decompose import choose_candidates, restrict
+from wattzoo_policies.placement.decompose import choose_candidates, keep_within, restrict
 from wattzoo_policies.placement.greedy import plan_greedy
 from wattzoo_policies.placement.group import group_demands
 from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, IntArray, tighten_upper
@@ -32,6 +32,9 @@ from wattzoo_policies.placement.repair import improve_replicas, raise_replicas
 
 LARGE_VARIANTS = 24
 """Above so many variants the relaxation chooses which of them get an integer."""
+
+FIRST_SHARE = 0.5
+"""Of the time: for the candidates, which bring a plan; the rest goes to what the relaxation cannot rule out then."""
 
 MOST_REPACKS = 12
 MOST_REPAIRS = 6
@@ -177,21 +180,41 @@ def _rank(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray, effort: E
 
 
 def _search_candidates(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tuple[IntArray, Solution] | None:
-    """Solve among the candidate variants of a large component, among all where they do not suffice."""
-    keep = np.arange(len(fleet.variants))
+    """Solve among the candidate variants of a large component, then among all that may still be better by the gap."""
+    relaxed = None
     if len(fleet.variants) > LARGE_VARIANTS:
-        program = make_program(fleet, demands, Slacks.NONE, effort.overload_penalty, effort.accuracy_penalty)
-        relaxed = solve_linear(program)
-        if relaxed is not None:
-            keep = choose_candidates(fleet, demands, program, relaxed)
-    smaller, fewer = restrict(fleet, demands, keep)
-    found = _search_packed(smaller, fewer, effort)
-    if found is None and keep.size < len(fleet.variants):
-        keep = np.arange(len(fleet.variants))
-        found = _search_packed(fleet, demands, effort)
-    if found is None:
-        return None
-    return _spread(fleet, keep, found[0]), found[1]
+        relaxed = solve_linear(make_program(fleet, demands, Slacks.NONE, 0.0, 0.0))
+    if relaxed is None:
+        return _search_packed(fleet, demands, effort)
+    keep = choose_candidates(fleet, demands, relaxed)
+    few = replace(effort, time_limit_seconds=FIRST_SHARE * effort.time_limit_seconds)
+    first = _search_among(fleet, demands, keep, few)
+    most_cost = np.inf
+    if first is not None and first[1].penalty <= 0.0:
+        most_cost = (1.0 - effort.gap) * first[1].cost
+    left, beyond = keep_within(fleet, relaxed, most_cost)
+    if np.isin(left, keep).all():
+        return first
+    rest = replace(effort, time_limit_seconds=(1.0 - FIRST_SHARE) * effort.time_limit_seconds)
+    return _better(first, _search_among(fleet, demands, left, rest), beyond)
+
+
+def _search_among(
+    fleet: Fleet, demands: Sequence[Demand], keep: IntArray, effort: Effort
+) -> tuple[IntArray, Solution] | None:
+    found = _search_packed(*restrict(fleet, demands, keep), effort)
+    return None if found is None else (_spread(fleet, keep, found[0]), found[1])
+
+
+def _better(
+    first: tuple[IntArray, Solution] | None, second: tuple[IntArray, Solution] | None, beyond: float
+) -> tuple[IntArray, Solution] | None:
+    """Return the better of two answers, with the bound of the wider search: the second, and `beyond` outside it."""
+    if first is None or second is None:
+        return first or second
+    best = min(first, second, key=lambda found: (found[1].penalty, found[1].cost))
+    bound = min(beyond, second[1].bound) if second[1].penalty <= best[1].penalty else beyond
+    return best[0], replace(best[1], bound=bound, is_complete=second[1].is_complete)
 
 
 def _repair(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray, effort: Effort) -> IntArray:

@@ -21,6 +21,9 @@ CANDIDATES = 5
 MOST_PAIRS = 12
 """Pairs of variants kept for small fleets, where a plan is a handful of replicas."""
 
+LEAST_REPLICA = 1e-6
+"""Fewer of a variant are the solver's tolerance."""
+
 
 def split_components(fleet: Fleet, demands: Sequence[Demand]) -> list[tuple[IntArray, list[int]]]:
     """Return (variants, demands) of each connected component of pools and services, in a stable order.
@@ -70,40 +73,33 @@ def restrict(fleet: Fleet, demands: Sequence[Demand], keep: IntArray) -> tuple[F
     return smaller, [_restrict_demand(demand, keep) for demand in demands]
 
 
-def choose_candidates(
-    fleet: Fleet, demands: Sequence[Demand], program: Program, relaxed: Relaxation, most: int = CANDIDATES
-) -> IntArray:
-    """Return the support of the relaxation, the variants with a minimum, and the `most` others of least excess cost.
+def choose_candidates(fleet: Fleet, demands: Sequence[Demand], relaxed: Relaxation, most: int = CANDIDATES) -> IntArray:
+    """Return the support of the relaxation, what runs or must run, and the `most` others of least reduced cost.
 
     A relaxation buys fractions and does not see what a few whole replicas do, so the variants of the cheapest pairs
-    in whole replicas join.
-
-    The excess is the long-run cost of a service's whole rate on the variant (active replicas and the pool's price
-    of accelerators) minus the price that the relaxation puts on its accuracy, above the best variant's, relative.
+    in whole replicas join. What all these leave out `keep_within` tells.
     """
     count = len(fleet.variants)
-    replicas = relaxed.values[:count]
-    scarcity = np.zeros(count)
-    for place, row in enumerate(fleet.rows):
-        label_row = _first_replica_row(program) + place
-        scarcity += row.coefficients * relaxed.upper_duals[label_row]
-    excess = np.full(count, np.inf)
-    standing = fleet.replica_cost + np.where(fleet.current == 0, fleet.start_cost, 0.0)
-    prices = accuracy_prices(program, relaxed, "accuracy expected")
+    usable = np.zeros(count, dtype=np.bool_)
     for demand in demands:
-        if demand.variants.size == 0:
-            continue
-        own = demand.variants
-        cost = (standing[own] + scarcity[own]) * demand.high_load + fleet.weight[own] * demand.watts
-        for row, price in zip(demand.accuracy_rows, prices.get(demand.name, ()), strict=False):
-            cost = cost - price * row
-        spread = cost - float(np.min(cost))
-        scale = max(1e-12, abs(float(np.min(cost))))
-        np.minimum.at(excess, own, spread / scale)
-    front = _best_pairs(fleet, demands, standing)
-    used = front | (replicas > 1e-6) | (fleet.lower > 0) | ((fleet.current > 0) & np.isfinite(excess))
-    others = [int(v) for v in np.argsort(excess, kind="stable") if not used[v] and np.isfinite(excess[v])]
+        usable[demand.variants] = True
+    standing = fleet.replica_cost + np.where(fleet.current == 0, fleet.start_cost, 0.0)
+    used = (relaxed.values[:count] > LEAST_REPLICA) | (fleet.lower > 0) | ((fleet.current > 0) & usable)
+    used |= _best_pairs(fleet, demands, standing)
+    order = np.argsort(relaxed.reduced_costs[:count], kind="stable")
+    others = [int(v) for v in order if usable[v] and not used[v]]
     return np.array(sorted([*map(int, np.flatnonzero(used)), *others[:most]]), dtype=np.int64)
+
+
+def keep_within(fleet: Fleet, relaxed: Relaxation, most_cost: float) -> tuple[IntArray, float]:
+    """Return the variants that a plan of at most this cost may use, and what any plan with one of the others costs.
+
+    A plan with one replica of a variant costs at least the relaxation plus the variant's reduced cost (duality).
+    """
+    count = len(fleet.variants)
+    least = relaxed.objective + relaxed.reduced_costs[:count]
+    kept = (least <= most_cost) | (relaxed.values[:count] > LEAST_REPLICA) | (fleet.lower > 0)
+    return np.flatnonzero(kept), float(np.min(least[~kept], initial=np.inf))
 
 
 def _best_pairs(fleet: Fleet, demands: Sequence[Demand], standing: FloatArray) -> npt.NDArray[np.bool_]:
@@ -116,7 +112,7 @@ def _best_pairs(fleet: Fleet, demands: Sequence[Demand], standing: FloatArray) -
     for demand in demands:
         load, watts, lead = np.full(count, np.inf), np.full(count, np.inf), np.full(count, -np.inf)
         load[demand.variants] = demand.high_load
-        watts[demand.variants] = fleet.weight[demand.variants] * demand.watts
+        watts[demand.variants] = fleet.weight[demand.variants] * (demand.cost + demand.high_cost)
         lead[demand.variants] = demand.accuracy_rows.sum(axis=0) if demand.accuracy_rows.size else 0.0
         share = _share_of_first(lead)
         with np.errstate(invalid="ignore"):
@@ -160,10 +156,6 @@ def accuracy_prices(program: Program, relaxed: Relaxation, label: str) -> dict[s
         if kind == label:
             found.setdefault(owner, []).append(float(relaxed.upper_duals[place]))
     return {owner: np.array(values) for owner, values in found.items()}
-
-
-def _first_replica_row(program: Program) -> int:
-    return next(place for place, (kind, _) in enumerate(program.row_labels) if kind == "accelerators")
 
 
 def _restrict_demand(demand: Demand, keep: IntArray) -> Demand:

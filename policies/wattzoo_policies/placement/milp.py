@@ -168,10 +168,14 @@ def solve_program(program: Program, time_limit_seconds: float, gap: float, *, on
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relaxation:
-    """The linear program with fractional or fixed replicas; duals are per row, of the sign that a bound earns."""
+    """The linear program with fractional or fixed replicas; duals are per row, of the sign that a bound earns.
+
+    reduced_costs: by column what the objective rises by at least for each unit above the column's lower bound.
+    """
 
     values: FloatArray
     objective: float
+    reduced_costs: FloatArray
     upper_duals: FloatArray
     equal_duals: FloatArray
 
@@ -194,7 +198,8 @@ def solve_linear(program: Program, *, with_penalty: bool = False) -> Relaxation 
         return None
     upper = -np.asarray(result.ineqlin.marginals) if program.upper_limits.size else np.zeros(0)
     equal = np.asarray(result.eqlin.marginals) if program.equal_limits.size else np.zeros(0)
-    return Relaxation(np.asarray(result.x), float(result.fun), upper, equal)
+    reduced = np.asarray(result.lower.marginals)
+    return Relaxation(np.asarray(result.x), float(result.fun), reduced, upper, equal)
 
 
 def fix_replicas(program: Program, replicas: npt.ArrayLike) -> Program:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import block_diag
 
+from wattzoo_policies.placement.instance import Demand, Fleet, make_demand, make_fleet, tighten_upper
 from wattzoo_policies.placement.problem import PlanPool, PlanProblem, PlanService, PlanVariant
 
 SHORT = 1e-5
@@ -58,6 +59,13 @@ def make_small(rng: np.random.Generator, *, scarce: bool = False, nodes: bool = 
             )
         )
     return PlanProblem(pools, tuple(variants), tuple(services))
+
+
+def compiled(problem: PlanProblem) -> tuple[Fleet, list[Demand]]:
+    """Return the planner's arrays of a problem, as its search gets them."""
+    fleet = make_fleet(problem)
+    demands = [demand for s in problem.services if (demand := make_demand(problem, fleet, s)) is not None]
+    return tighten_upper(fleet, demands), demands
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.policies.placement.instances import compiled
 from wattzoo_policies.placement.component import Effort, lay_flows
 from wattzoo_policies.placement.group import group_demands
-from wattzoo_policies.placement.instance import Demand, Fleet, make_demand, make_fleet, tighten_upper
 from wattzoo_policies.placement.milp import Slacks, make_program, solve_linear, solve_program
 from wattzoo_policies.placement.problem import PlanPool, PlanProblem, PlanService, PlanVariant
 from wattzoo_policies.placement.solve import solve_plan
@@ -49,12 +49,6 @@ def make_many(seed: int, services: int, *, differ: float) -> PlanProblem:
         accuracies = dict(zip(names, map(float, accuracy), strict=True))
         found.append(PlanService(f"s{index:03d}", rate, rate * float(rng.uniform(1, 1.5)), alpha, works, accuracies))
     return PlanProblem((PlanPool("p0", 24), PlanPool("p1", 24)), tuple(variants), tuple(found))
-
-
-def compiled(problem: PlanProblem) -> tuple[Fleet, list[Demand]]:
-    fleet = make_fleet(problem)
-    demands = [demand for s in problem.services if (demand := make_demand(problem, fleet, s)) is not None]
-    return tighten_upper(fleet, demands), demands
 
 
 @pytest.mark.parametrize("seed", range(15))
