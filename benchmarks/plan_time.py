@@ -9,19 +9,19 @@ bound that the solver proves for the whole program: all variants, all services o
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import scipy
 
 from benchmarks.commit import read_commit
-from benchmarks.plan_instances import ALIKE_TOKENS, Shape, make_instance, make_instance_with_steps, make_next
+from benchmarks.plan_instances import Shape, make_instance, make_next
+from benchmarks.plan_sharing import sharing_text
 from wattzoo_policies.placement.instance import make_demand, make_fleet, tighten_upper
 from wattzoo_policies.placement.milp import Slacks, make_program, solve_program
 from wattzoo_policies.placement.problem import Plan, PlanProblem, PlanStatus
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = _measure(row, max(2, round(options.instances * row.share)), options.seed)
         lines.append(_row_text(row, measured))
         print(lines[-1], flush=True)
-    lines += ["", *_sharing_text(options.seed, max(1, options.instances // 25))]
+    lines += ["", *sharing_text(options.seed, max(1, options.instances // 25))]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -138,64 +138,6 @@ def _row_text(row: Row, measured: Measured) -> str:
         f"{100 * float(np.mean(measured.gaps)) if measured.gaps else float('nan'):.2f} / {100 * worst:.2f} % "
         f"({len(measured.gaps)}) | {measured.limited} | {measured.short} | {verdict} |"
     )
-
-
-def _sharing_text(seed: int, seeds: int) -> list[str]:
-    """Return the table of 100 small services: one plan for all against a replica set of its own for each."""
-    lines = [
-        "## 100 small services sharing 4 pools",
-        "",
-        "Watts of the plant's law (idle, a jump with the first requests in flight, then the load), without starts;",
-        "requests of 616 prompt and 131 output tokens, replicas filled to 90 % of the knee before the next one in all",
-        "columns. Own set: each service has the one variant that reaches its accuracy at the least power, with the",
-        "replicas that its high rate needs. Planned apart: each has a plan of its own, mixtures included, with the",
-        "whole fleet to itself. Bar: shared at most 1/4 of one set each.",
-        "",
-        "| requests/s per service (mean) | seeds | shared W | own set W | ratio | planned apart W | ratio | bar |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for mean in (0.05, 0.2, 0.5, 2.0):
-        watts = np.zeros(3)
-        for number in range(seeds):
-            rng = np.random.default_rng([seed, 7, number])
-            problem, steps = make_instance_with_steps(rng, Shape(6, 4, 100, 100.0 * mean, alike=True))
-            watts[0] += _plant_watts(problem, solve_plan(problem, time_limit_seconds=20.0), steps)
-            for service in problem.services:
-                alone = replace(problem, services=(service,))
-                watts[1] += min(_plant_watts(alone, plan, steps) for plan in _own_sets(alone))
-                watts[2] += _plant_watts(alone, solve_plan(alone, time_limit_seconds=1.0), steps)
-        shared, own, apart = (float(value) / seeds for value in watts)
-        figures = f"{shared:.0f} | {own:.0f} | {shared / own:.3f} | {apart:.0f} | {shared / apart:.3f}"
-        lines.append(f"| {mean:g} | {seeds} | {figures} | {'met' if shared <= own / 4.0 else 'MISSED'} |")
-    return lines
-
-
-def _own_sets(problem: PlanProblem) -> list[Plan]:
-    """Return, for a single service, the plans of one variant that reach its accuracy, sized for the high rate."""
-    service, plans = problem.services[0], []
-    for variant in problem.variants:
-        if variant.knee_load is not None and service.accuracy[variant.name] >= service.alpha:
-            load = service.high_rate_rps * service.work_seconds[variant.name] / (problem.eta * variant.knee_load)
-            replicas = {other.name: 0 for other in problem.variants} | {variant.name: math.ceil(load)}
-            flows = {service.name: {variant.name: service.rate_rps}}
-            plans.append(Plan(replicas, {}, flows, 0.0, 0.0, PlanStatus.GREEDY))
-    return plans
-
-
-def _plant_watts(problem: PlanProblem, plan: Plan, steps: Mapping[str, float]) -> float:
-    """Return watts at the expected rates: P = idle + (1 - exp(-n)) (active - idle) + (max - active) rho."""
-    watts = 0.0
-    for variant in problem.variants:
-        flows = [(s, plan.flows[s.name].get(variant.name, 0.0)) for s in problem.services]
-        work = sum(rate * s.work_seconds[variant.name] for s, rate in flows)
-        watts += variant.idle_watts * plan.replicas[variant.name]
-        if work > 0.0:
-            busy = max(1, math.ceil(work / (problem.eta * (variant.knee_load or 1.0)) - 1e-6))
-            load = work / busy
-            sequences = sum(rate for _, rate in flows) / busy * ALIKE_TOKENS[1] * steps[variant.name] / (1.0 - load)
-            jump = -math.expm1(-sequences) * (variant.active_watts - variant.idle_watts)
-            watts += busy * (jump + (variant.max_watts - variant.active_watts) * load)
-    return watts
 
 
 def _head(seed: int) -> list[str]:
