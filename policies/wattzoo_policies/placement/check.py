@@ -26,7 +26,7 @@ class PlanError(ValueError):
 def check_problem(problem: PlanProblem) -> None:
     """Raise `PlanError` for the first thing that makes the problem meaningless."""
     if not 0.0 <= problem.high_share < 1.0:
-        raise PlanError("problem", "", "high_share", problem.high_share, "must be at least 0 and below 1")
+        raise PlanError("problem", "plan", "high_share", problem.high_share, "it must be at least 0 and below 1")
     for name, value in (("eta", problem.eta), ("tau_seconds", problem.tau_seconds)):
         _check_positive("problem", "plan", name, value)
     _check_positive("problem", "plan", "overload_penalty", problem.overload_penalty)

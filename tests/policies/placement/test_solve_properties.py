@@ -193,6 +193,7 @@ def test_runner_up_is_the_plan_without_the_variant_that_carries_most(name: str) 
         (replace(PROBLEM, services=(replace(SERVICE, accuracy={}),)), r"service s: accuracy\[v\] is None"),
         (replace(PROBLEM, services=(SERVICE, SERVICE)), "service s: name is s"),
         (replace(PROBLEM, eta=0.0), "problem plan: eta is 0.0"),
+        (replace(PROBLEM, high_share=1.0), "problem plan: high_share is 1.0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused_by_name(problem: PlanProblem, message: str) -> None:
