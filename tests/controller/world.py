@@ -30,10 +30,14 @@ CHAT = Ref(NAMESPACE, "chat")
 ACCURACY = {"small": 0.6, "large": 0.9}
 SENT_BEFORE = 100_000.0
 """Requests that a backend's counter has when it is first read; what came before is no news."""
-TWO_MEMBERS = [make_member(name, [make_variant(minReplicas=1)]) for name in ACCURACY]
 SETTINGS = Settings(
     prometheus=PrometheusSettings(url="http://prometheus:9090"), lease=LeaseSettings("wattzoo-system", "test")
 )
+
+
+def two_members() -> list[Manifest]:
+    """A small and a large member, one replica each at least; new ones at each call, for a test may change its own."""
+    return [make_member(name, [make_variant(minReplicas=1)]) for name in ACCURACY]
 
 
 @dataclass
@@ -51,7 +55,7 @@ class World:
         self.cluster.add(Kind.ACCELERATOR_POOL, make_accelerator_pool())
         self.cluster.add(Kind.NODE, make_node())
         self.cluster.add(Kind.MODEL_PROFILE, make_profile())
-        self.cluster.add(Kind.MODEL_POOL, make_model_pool(members=TWO_MEMBERS))
+        self.cluster.add(Kind.MODEL_POOL, make_model_pool(members=two_members()))
         self.cluster.add(Kind.LLM_SERVICE, make_llm_service())
         self.restart()
 
