@@ -291,7 +291,7 @@ def think_service(
         outcomes=outcomes,
         retiring=frozenset() if pool_memory is None else pool_memory.retiring,
         load_rps=load.total_rps,
-        pool_rps=_pool_rate(context, estimate, ref, load, {} if pool_memory is None else pool_memory.rates),
+        pool_rps=_pool_rate(context, estimate, ref, load, _peaks(snapshot, estimate, pool_memory)),
         at_seconds=now,
         resets=find_resets(telemetry, ref.namespace, feedback),
         feedback_source=feedback_source(feedback),
@@ -324,7 +324,7 @@ def _pool_rate(
     estimate: PoolEstimate,
     ref: Ref,
     own: ServiceLoad,
-    recent: Mapping[Ref, tuple[tuple[float, float], ...]],
+    peaks: Mapping[Ref, float],
 ) -> float | None:
     """Requests per second that all services of a pool may send, their recent peak; None as soon as one is unknown.
 
@@ -336,8 +336,21 @@ def _pool_rate(
         rate = own.total_rps if name == ref else estimate.loads.get(name, own).total_rps
         if rate is None:
             return None
-        total += max(rate, estimate_peak_rps(recent.get(name, ()), estimate.at_seconds, PEAK_SECONDS) or 0.0)
+        total += max(rate, peaks.get(name, 0.0))
     return total * (1.0 + COUNT_HEADROOM)
+
+
+def _peaks(snapshot: ClusterSnapshot, estimate: PoolEstimate, memory: PoolMemory | None) -> Mapping[Ref, float]:
+    """The recent peak of each service of a pool, worked out once for the passes of all of them."""
+    if memory is None:
+        return {}
+
+    def find() -> tuple[PoolMemory, dict[Ref, float]]:
+        now = estimate.at_seconds
+        peaks = {name: estimate_peak_rps(recent, now, PEAK_SECONDS) or 0.0 for name, recent in memory.rates.items()}
+        return memory, peaks  # the memory is kept, so the id stays its own
+
+    return snapshot.derived.once((_peaks, id(memory)), find)[1]
 
 
 def _find_metrics_problem(
