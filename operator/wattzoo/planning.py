@@ -145,6 +145,7 @@ class FleetPlanner:
         self._started_at_seconds: float | None = None
         self._asked: Mapping[Ref, frozenset[Ref]] = {}
         self._running: asyncio.Task[None] | None = None
+        self._unknown: Mapping[Ref, str] = {}
         self._failure = ""
 
     def note(self, ref: Ref, part: PlanPart | None) -> None:
@@ -169,6 +170,11 @@ class FleetPlanner:
     def refused_of(self, ref: Ref) -> tuple[Finding, ...]:
         """What of a pool the last plan had to leave out, or to plan for another objective than asked for."""
         return self._refused.get(ref, ())
+
+    def missing_of(self, ref: Ref) -> str:
+        """Why a pool has no share of a plan, as far as is known now."""
+        failed = f"planning failed ({self._failure})" if self._failure else "it is being made"
+        return self._unknown.get(ref) or failed
 
     def start_if_due(self, snapshot: ClusterSnapshot, pools: Iterable[ModelPool], at_seconds: float) -> None:
         """Begin a plan when the interval is over, when a pool is new, or when load exceeds what was planned for."""
@@ -199,11 +205,12 @@ class FleetPlanner:
     ) -> tuple[PlanPart, ...]:
         """What can be planned now: everything of it is known, and has been seen lately."""
         known = estimate_fleet_headroom(snapshot, pools, self._parts.values())
+        self._unknown = {ref: why for ref, part in self._parts.items() if (why := find_unknown(part, known))}
         oldest = PART_INTERVALS * self._interval_seconds
         return tuple(
             part
-            for _, part in sorted(self._parts.items())
-            if abs(at_seconds - part.estimate.at_seconds) <= oldest and not find_unknown(part, known)
+            for ref, part in sorted(self._parts.items())
+            if abs(at_seconds - part.estimate.at_seconds) <= oldest and ref not in self._unknown
         )
 
     def _is_due(self, parts: tuple[PlanPart, ...], at_seconds: float) -> bool:

@@ -189,6 +189,7 @@ class Reconciler:
             writes=find_write_problem(results),
             findings=thought.findings,
             unplanned=self.planner.refused_of(ref) if joint else (),
+            no_plan=self.planner.missing_of(ref) if joint and thought.decision.plan is None else "",
             history=thought.memory.history.to_json(),
             forecast=render_forecasts(thought.memory.forecasts),
         )

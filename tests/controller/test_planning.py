@@ -77,6 +77,7 @@ async def test_without_a_profile_each_variant_follows_its_own_demand() -> None:
     world.cluster.objects[Kind.MODEL_PROFILE].clear()
     await world.run(int(KEPT_INTERVALS * 4) + 4, rps=1.0)
     assert world.plan["planner"] == "PerVariant"
+    assert "no joint plan, each variant follows its own load: what a replica of" in world.plan["message"]
     assert world.cluster.replicas(LARGE) == before  # nothing lowers on unknown
     assert world.condition(Kind.MODEL_POOL, POOL, "Degraded")["reason"] == "ProfileNotFound"
 
@@ -91,10 +92,12 @@ async def test_a_plan_that_fails_is_counted_and_the_last_one_holds_until_it_is_o
     world.reconciler.planner._solve = refuse
     await world.run(5, rps=20.0)
     assert world.plan["planner"] == "Joint"
+    assert "no joint plan" not in world.plan["message"]
     telemetry = world.reconciler._telemetry.registry
     assert (telemetry.get_sample_value("wattzoo_plans_total", {"status": "Failed"}) or 0.0) >= 1.0
     await world.run(int(KEPT_INTERVALS * 4), rps=20.0)
     assert world.plan["planner"] == "PerVariant"
+    assert "planning failed (ArithmeticError: the solver broke)" in world.plan["message"]
     assert world.cluster.replicas(LARGE) >= 1
 
 

@@ -34,7 +34,10 @@ PLAN_ID_LENGTH = 10
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """Everything that the status of one ModelPool is rendered from."""
+    """Everything that the status of one ModelPool is rendered from.
+
+    no_plan: why a pool that asks for the joint plan follows none; empty where it follows one, or asks for none.
+    """
 
     obj: Manifest
     spec: ModelPoolSpec
@@ -46,6 +49,7 @@ class PoolView:
     writes: Finding | None
     findings: tuple[Finding, ...] = ()
     unplanned: tuple[Finding, ...] = ()
+    no_plan: str = ""
     history: str = ""
     forecast: str = ""
     at_seconds: float = 0.0
@@ -135,7 +139,7 @@ def render_model_pool_status(
             time=timestamp(decision.at_seconds),
             watts=None if decision.watts is None else round(decision.watts),
             reason=decision.reason,
-            message=decision.message,
+            message="; ".join(text for text in (_render_no_plan(view.no_plan), decision.message) if text),
             binding_constraint=decision.binding_constraint or (None if joint is None else joint.binding or None),
             runner_up=None if joint is None else joint.runner_up or None,
             planner="PerVariant" if joint is None else "Joint",
@@ -146,6 +150,10 @@ def render_model_pool_status(
         scaling=_render_scaling(view),
         conditions=conditions,
     )
+
+
+def _render_no_plan(why: str) -> str:
+    return f"no joint plan, each variant follows its own load: {why}" if why else ""
 
 
 def _render_scaling(view: PoolView) -> ScalingState | None:
