@@ -43,12 +43,16 @@ PENALTY_SLACK = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long and how exactly to solve, and the penalties of shortage."""
+    """How long and how exactly to solve, and the penalties of shortage.
+
+    shortage_share: of the time that is kept for the least shortage, should there be no plan without any.
+    """
 
     time_limit_seconds: float
     gap: float
     overload_penalty: float
     accuracy_penalty: float
+    shortage_share: float = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,14 +193,17 @@ def _search_candidates(fleet: Fleet, demands: Sequence[Demand], effort: Effort) 
     keep = choose_candidates(fleet, demands, relaxed)
     few = replace(effort, time_limit_seconds=FIRST_SHARE * effort.time_limit_seconds)
     first = _search_among(fleet, demands, keep, few)
+    rest = replace(effort, time_limit_seconds=(1.0 - FIRST_SHARE) * effort.time_limit_seconds)
     most_cost = np.inf
     if first is not None and first[1].penalty <= 0.0:
-        most_cost = (1.0 - effort.gap) * first[1].cost
+        most_cost, rest = (1.0 - effort.gap) * first[1].cost, replace(rest, shortage_share=0.0)
     left, beyond = keep_within(fleet, relaxed, most_cost)
     if np.isin(left, keep).all():
         return first
-    rest = replace(effort, time_limit_seconds=(1.0 - FIRST_SHARE) * effort.time_limit_seconds)
-    return _better(first, _search_among(fleet, demands, left, rest), beyond)
+    second = _search_among(fleet, demands, left, rest)
+    if first is not None and second is None:  # nothing found in the time, so nothing is proven but the relaxation
+        return first[0], replace(first[1], bound=relaxed.objective, is_complete=False)
+    return _better(first, second, beyond)
 
 
 def _search_among(
@@ -254,14 +261,15 @@ def _solve_whole(fleet: Fleet, demands: Sequence[Demand], effort: Effort) -> tup
     """Solve the program without slacks, then if need be with the least of them."""
     count = len(fleet.variants)
     program = make_program(fleet, demands, Slacks.NONE, 0.0, 0.0)
-    solution = solve_program(program, 0.75 * effort.time_limit_seconds, effort.gap)
+    solution = solve_program(program, (1.0 - effort.shortage_share) * effort.time_limit_seconds, effort.gap)
     if solution.is_infeasible:
+        spare_seconds = effort.shortage_share * effort.time_limit_seconds
         program = make_program(fleet, demands, Slacks.PENALISED, effort.overload_penalty, effort.accuracy_penalty)
-        least = solve_program(program, 0.1 * effort.time_limit_seconds, 1e-4, on_penalty=True)
+        least = solve_program(program, 0.4 * spare_seconds, 1e-4, on_penalty=True)
         if least.values is None:
             return None
         bounded = bound_penalty(program, least.penalty * (1.0 + 1e-6) + 1e-9)
-        solution = solve_program(bounded, 0.15 * effort.time_limit_seconds, effort.gap)
+        solution = solve_program(bounded, 0.6 * spare_seconds, effort.gap)
         if solution.values is None:
             solution = replace(least, is_complete=False, bound=-np.inf)
     if solution.values is None:

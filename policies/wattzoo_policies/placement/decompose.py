@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, IntArray
 from wattzoo_policies.placement.milp import Program, Relaxation
 
-CANDIDATES = 5
+CANDIDATES = 16
 """Variants kept besides the support of the relaxation."""
 
 MOST_PAIRS = 12
