@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import START_SECONDS, make_llm_service, make_member, make_model_pool, make_variant
+from tests.builders import (
+    START_SECONDS,
+    make_accelerator_pool,
+    make_llm_service,
+    make_member,
+    make_model_pool,
+    make_pod,
+    make_variant,
+)
 from tests.controller.test_replicas import CHAT, LARGE, OLD_HISTORY, QUIET, ROOM, make_inputs, make_state
+from tests.controller.world import POOL, World
+from tests.fakes import FakeCluster
 from wattzoo.api.conditions import Reason
 from wattzoo.api.parse import parse_llm_service, parse_model_pool
+from wattzoo.decide.caps import find_drains
 from wattzoo.decide.demand import PoolInputs
 from wattzoo.decide.memory import PoolEstimate, PoolMemory
 from wattzoo.decide.replicas import decide_pool
@@ -23,7 +34,8 @@ from wattzoo.decide.shortage import (
     note_shortages,
 )
 from wattzoo.decisions import Capacity, ServiceLoad
-from wattzoo.model import PodView, VariantKey, VariantState
+from wattzoo.labels import pod_labels
+from wattzoo.model import Kind, Manifest, PodView, VariantKey, VariantState
 
 AT = START_SECONDS
 TIMEOUT = 60.0
@@ -37,7 +49,7 @@ def waiting(state: VariantState, count: int, since: float) -> VariantState:
 
 
 def note(state: VariantState, before: Shortage | None, at: float) -> Shortage | None:
-    return note_shortages([state], {} if before is None else {state.key: before}, at, TIMEOUT).get(state.key)
+    return note_shortages([state], {} if before is None else {state.key: before}, at, TIMEOUT, {}).get(state.key)
 
 
 def test_a_pod_that_waits_too_long_makes_its_variant_short() -> None:
@@ -101,7 +113,7 @@ def test_the_load_of_a_short_variant_is_planned_elsewhere_and_its_pods_are_taken
     """40 requests/s: four of the cheap variant, of which one came; three of the other carry the rest."""
     cheap = waiting(make_state(CHEAP, 1), 3, AT - TIMEOUT)
     memory = PoolMemory(0.0, history=OLD_HISTORY, pending={CHEAP: 1}, decided_at_seconds=AT - 15.0)
-    short = note_shortages([cheap], {}, AT, TIMEOUT)
+    short = note_shortages([cheap], {}, AT, TIMEOUT, {})
     inputs = replace(two_variants(cheap, make_state(DEAR, 0), 40.0), shortages=short)
     decision, _ = decide_pool(inputs, memory)
     assert decision.replicas() == {CHEAP: 1, DEAR: 3}
@@ -137,15 +149,53 @@ def test_whatever_happens_no_more_than_one_beyond_what_came_may_ask(steps: list[
 
 def test_pods_that_wait_for_others_to_finish_are_not_short() -> None:
     """A rollout without surge: the old pod drains for minutes and holds what the new one waits for."""
-    state = waiting(make_state(LARGE, 2, terminating=1), 1, AT)
+    state = waiting(make_state(LARGE, 2), 1, AT)
     late = AT + TIMEOUT + 240.0
-    assert note_shortages([state], {}, late, TIMEOUT, 300.0) == {}
-    gone = waiting(make_state(LARGE, 2), 1, AT)
-    assert LARGE in note_shortages([gone], {}, late, TIMEOUT, 300.0)
+    assert note_shortages([state], {}, late, TIMEOUT, {"h100": 300.0}) == {}
+    assert LARGE in note_shortages([state], {}, late, TIMEOUT, {})
     stuck = AT + TIMEOUT + 300.0 + LEAVING_MARGIN_SECONDS  # nobody drains for so long: the node is lost
-    assert LARGE in note_shortages([state], {}, stuck, TIMEOUT, 300.0)
-    other = replace(make_state(VariantKey("small", "h100"), 0, terminating=1), accelerator_pool="b200")
-    assert LARGE in note_shortages([gone, other], {}, late, TIMEOUT, 300.0)
+    assert LARGE in note_shortages([state], {}, stuck, TIMEOUT, {"h100": 300.0})
+    assert LARGE in note_shortages([state], {}, late, TIMEOUT, {"b200": 300.0})
+
+
+def leaving(key: VariantKey, pool: str = "zoo", placed: str = "h100") -> Manifest:
+    """A pod that ends, of a server on the accelerators of `placed`."""
+    return make_pod(f"{pool}-{key.member}-gone", pod_labels(pool, key, placed), ready_since=AT, terminating=True)
+
+
+def test_draining_pods_are_looked_for_in_all_pools() -> None:
+    small = VariantKey("small", "h100")
+    cluster = FakeCluster()
+    for name in ("h100", "b200"):
+        cluster.add(Kind.ACCELERATOR_POOL, make_accelerator_pool(name))
+    own = parse_model_pool(make_model_pool(members=[make_member("large", [make_variant()])]))
+    slow = {"drainTimeoutSeconds": 900}
+    other = parse_model_pool(make_model_pool("other", members=[make_member("small", [make_variant()])], scaling=slow))
+
+    def drains() -> dict[str, float]:
+        return find_drains(cluster.snapshot(), [own, other], 300.0)
+
+    assert drains() == {}
+    cluster.add(Kind.POD, leaving(VariantKey("old", "b200"), "gone", "b200"))  # nobody knows its pool any more
+    assert drains() == {"b200": 300.0}
+    cluster.add(Kind.POD, leaving(LARGE))
+    assert drains() == {"b200": 300.0, "h100": float(own.spec.scaling.drain_timeout_seconds)}
+    cluster.add(Kind.POD, leaving(small, "other"))
+    assert drains() == {"b200": 300.0, "h100": 900.0}
+
+
+@pytest.mark.parametrize("draining", [True, False])
+async def test_accelerators_that_another_pool_drains_are_waited_for(draining: bool) -> None:
+    world = World()
+    world.cluster.add(Kind.MODEL_POOL, make_model_pool("other", members=[make_member("small", [make_variant()])]))
+    await world.start(rps=4.0)
+    late = world.now - 300.0  # asked for before, beyond the placement timeout
+    world.cluster.add(Kind.POD, make_pod("late", pod_labels("zoo", LARGE, "h100"), unplaced_since=late))
+    if draining:
+        world.cluster.add(Kind.POD, leaving(VariantKey("small", "h100"), "other"))
+    await world.tick(world.traffic(4.0))
+    placed = world.condition(Kind.MODEL_POOL, POOL, "Placed")
+    assert placed["reason"] == (Reason.STARTING if draining else Reason.UNSCHEDULABLE)
 
 
 @pytest.mark.parametrize("rolling", [True, False])

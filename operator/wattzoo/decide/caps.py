@@ -143,6 +143,27 @@ def _other_pods(
     return found
 
 
+def find_drains(snapshot: ClusterSnapshot, pools: Iterable[ModelPool], unknown_seconds: float) -> dict[str, float]:
+    """By AcceleratorPool on which managed pods end, the longest drain timeout of their ModelPools.
+
+    unknown_seconds: for pods whose ModelPool or variant is gone.
+    """
+    drains: dict[str, float] = {}
+    by_label = {bound_name(name): name for name in snapshot.accelerator_pools}
+    for pool in pools:
+        seconds = float(pool.spec.scaling.drain_timeout_seconds)
+        for state in observe_variants(pool, snapshot):
+            for pod in state.pods:
+                name = by_label.get(pod.placed_label, state.accelerator_pool)
+                if name is not None and pod.terminating:
+                    drains[name] = max(seconds, drains.get(name, 0.0))
+    for raw in snapshot.pods:
+        name = by_label.get(labels(raw).get(LABEL_ACCELERATOR_POOL, ""))
+        if name is not None and metadata(raw).get("deletionTimestamp") is not None:
+            drains.setdefault(name, unknown_seconds)
+    return drains
+
+
 def settle_changes(states: Iterable[VariantState], headroom: Mapping[str, Headroom]) -> tuple[VariantState, ...]:
     """The states with each change of their accelerators let through that stays within every bound; the others wait.
 

@@ -15,6 +15,7 @@ from wattzoo.decide.caps import (
     Headroom,
     deployment_ref,
     estimate_headroom,
+    find_drains,
     held_by_variant,
     holdings,
     settle_changes,
@@ -122,14 +123,15 @@ def remember_rates(
     return kept
 
 
-def _remember(context: PoolContext, estimate: PoolEstimate, memory: PoolMemory) -> PoolMemory:
+def _remember(
+    context: PoolContext, estimate: PoolEstimate, memory: PoolMemory, drains: Mapping[str, float]
+) -> PoolMemory:
     """The memory with what was just observed: rates, what is forecast from them, and accelerators that do not come."""
-    scaling = context.pool.spec.scaling
-    timeout, drain = float(scaling.placement_timeout_seconds), float(scaling.drain_timeout_seconds)
+    timeout = float(context.pool.spec.scaling.placement_timeout_seconds)
     return replace(
         memory,
         rates=remember_rates(memory.rates, estimate),
-        shortages=note_shortages(context.states, memory.shortages, estimate.at_seconds, timeout, drain),
+        shortages=note_shortages(context.states, memory.shortages, estimate.at_seconds, timeout, drains),
         forecasts=observe_forecasts(context, estimate, memory.forecasts),
     )
 
@@ -162,7 +164,8 @@ def think_pool(
     context = replace(context, states=settle_changes(context.states, headroom))
     order_since = {name: memory_.order_since_seconds for name, memory_ in services.items()}
     estimate, memory = estimate_pool(context, snapshot, telemetry, memory, order_since)
-    memory = _remember(context, estimate, memory)
+    drains = find_drains(snapshot, read_pools(specs, snapshot), float(pool.spec.scaling.drain_timeout_seconds))
+    memory = _remember(context, estimate, memory, drains)
     inputs = PoolInputs(
         context=context,
         estimate=estimate,

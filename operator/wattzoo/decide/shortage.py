@@ -62,14 +62,17 @@ def note_shortages(
     before: Mapping[VariantKey, Shortage],
     at_seconds: float,
     timeout_seconds: float,
-    drain_seconds: float = 0.0,
+    drains: Mapping[str, float],
 ) -> dict[VariantKey, Shortage]:
-    """The variants that are short now. Where pods end, others may wait for theirs until those are drained."""
-    states = tuple(states)
-    leaving = {state.accelerator_pool for state in states if state.terminating}
+    """The variants that are short now.
+
+    drains: by AcceleratorPool on which pods end, of this ModelPool or another, the seconds that draining them may take:
+    so long others may wait for theirs.
+    """
     noted = {}
     for state in states:
-        more = drain_seconds + LEAVING_MARGIN_SECONDS if state.accelerator_pool in leaving else 0.0
+        drain_seconds = drains.get(state.accelerator_pool or "")
+        more = 0.0 if drain_seconds is None else drain_seconds + LEAVING_MARGIN_SECONDS
         found = _note(state, before.get(state.key), at_seconds, timeout_seconds + more)
         if found is not None:
             noted[state.key] = found
