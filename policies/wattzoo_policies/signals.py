@@ -138,6 +138,8 @@ class Decision:
     reachable: least and most satisfaction that weights over the ready members can reach, as estimated.
     surplus_requests: satisfied requests above what the law aims to hold, which it gives back; None from a law that
         gives nothing back, or does not know.
+    floor: what of the weights keeps estimates alive, whoever fills replicas with what is left; empty from a law that
+        gives nothing back.
     """
 
     weights: Mapping[str, float]
@@ -151,6 +153,7 @@ class Decision:
     expected_joules_per_request: float | None = None
     reachable: tuple[float, float] | None = None
     surplus_requests: float | None = None
+    floor: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattzoo.decide.filling import Caller, Coming, fill_replicas, may_fill, may_give
+from wattzoo.decide.filling import Caller, Coming, fill_replicas, find_kept, may_fill, may_give
 from wattzoo.decide.memory import Asked, ServiceForecast
 from wattzoo.model import TOTAL_WEIGHT, Ref, VariantKey
 from wattzoo_policies.capacity.model import RequestShape
@@ -39,7 +39,7 @@ def fill_of(callers: dict[Ref, Caller], most: int, own: Ref = CHAT, room: float 
     """The large member's share of one of these services; room: of the small one, as a share of all requests."""
     carried = {SMALL: room, LARGE: 0.9}
     split = callers[own].asked.split
-    filled = fill_replicas(split, {LARGE: most}, carried, CAPACITY, ACCURACY, JOULES, Coming(own, callers))
+    filled = fill_replicas(split, {LARGE: most}, carried, CAPACITY, ACCURACY, JOULES, Coming(own, callers), {})
     assert filled[SMALL] + filled[LARGE] == pytest.approx(1.0)
     return filled[LARGE]
 
@@ -96,11 +96,33 @@ def test_one_with_credit_makes_room_for_one_that_owes() -> None:
     assert fill_of(both_owe, 2) + fill_of(both_owe, 2, SEARCH) == pytest.approx(2 * FULL, abs=1e-4)
 
 
+def test_what_keeps_estimates_alive_is_left_to_its_member() -> None:
+    """All that the large one has room for but the small one's floor, of which no more than the law gave it is kept."""
+    callers = {CHAT: caller(0.3, 0.9, 4.0)}
+    split = callers[CHAT].asked.split
+
+    def filled(floor: float) -> dict[VariantKey, float]:
+        coming = Coming(CHAT, callers)
+        floors = {"small": floor, "large": 0.02}
+        return fill_replicas(split, {LARGE: 2}, CARRIED, CAPACITY, ACCURACY, JOULES, coming, floors)
+
+    assert filled(0.0) == pytest.approx({SMALL: 0.0, LARGE: 1.0}, abs=1e-9)
+    assert filled(0.01) == pytest.approx({SMALL: 0.01, LARGE: 0.99})
+    assert filled(0.9) == pytest.approx({SMALL: 0.7, LARGE: 0.3})
+
+
+def test_a_floor_is_split_as_its_member_is() -> None:
+    old = VariantKey("large", "a100")
+    kept = find_kept({SMALL: 0.6, LARGE: 0.3, old: 0.1}, {"large": 0.02, "small": 0.0})
+    assert kept == pytest.approx({SMALL: 0.0, LARGE: 0.015, old: 0.005})
+    assert find_kept({SMALL: 1.0, LARGE: 0.0}, {"large": 0.02}) == {SMALL: 0.0, LARGE: 0.0}
+
+
 def test_what_is_not_known_fills_nothing() -> None:
     split, packed, coming = {SMALL: 0.6, LARGE: 0.4}, {LARGE: 2}, Coming(CHAT, {CHAT: caller(0.4, 0.4)})
-    assert fill_replicas(split, packed, CARRIED, CAPACITY, {"large": 0.6}, JOULES, coming) == split
-    assert fill_replicas(split, packed, CARRIED, {SMALL: 90.0, LARGE: None}, ACCURACY, JOULES, coming) == split
-    assert fill_replicas(split, packed, CARRIED, CAPACITY, ACCURACY, {LARGE: 1.0}, coming) == split
+    assert fill_replicas(split, packed, CARRIED, CAPACITY, {"large": 0.6}, JOULES, coming, {}) == split
+    assert fill_replicas(split, packed, CARRIED, {SMALL: 90.0, LARGE: None}, ACCURACY, JOULES, coming, {}) == split
+    assert fill_replicas(split, packed, CARRIED, CAPACITY, ACCURACY, {LARGE: 1.0}, coming, {}) == split
 
 
 def test_a_surplus_that_an_hour_could_not_spend_unnoticed_is_not_added_to() -> None:
@@ -113,15 +135,31 @@ def test_a_surplus_that_an_hour_could_not_spend_unnoticed_is_not_added_to() -> N
     assert not may_give(None)
 
 
-@given(share=st.floats(0.0, 1.0), live=st.floats(0.0, 1.0), most=st.integers(0, 5), rate=st.floats(0.1, 200.0))
-def test_answers_are_never_less_accurate_than_asked_for(share: float, live: float, most: int, rate: float) -> None:
+@given(
+    share=st.floats(0.0, 1.0),
+    live=st.floats(0.0, 1.0),
+    most=st.integers(0, 5),
+    rate=st.floats(0.1, 200.0),
+    floor=st.floats(0.0, 0.1),
+)
+def test_answers_are_never_less_accurate_than_asked_for(
+    share: float, live: float, most: int, rate: float, floor: float
+) -> None:
     """Of a law that has no credit to give; replicas of other services change nothing about that."""
     wide = replace(STEADY, next_ratio=1.2, care={})
     own = replace(caller(share, live), recent_rps=rate, forecast=wide)
     callers = {CHAT: own, SEARCH: caller(0.5, live, give=True)}
     filled = fill_replicas(
-        own.asked.split, {SMALL: 1, LARGE: most}, CARRIED, CAPACITY, ACCURACY, JOULES, Coming(CHAT, callers)
+        own.asked.split,
+        {SMALL: 1, LARGE: most},
+        CARRIED,
+        CAPACITY,
+        ACCURACY,
+        JOULES,
+        Coming(CHAT, callers),
+        {"small": floor, "large": floor},
     )
     assert sum(filled.values()) == pytest.approx(1.0)
     assert filled[LARGE] >= share - 1e-9
     assert min(filled.values()) >= 0.0
+    assert filled[SMALL] >= min(floor, 1 - share) - 1e-9

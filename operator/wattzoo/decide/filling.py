@@ -170,6 +170,17 @@ def find_coming(
     return Coming(ref, callers)
 
 
+def find_kept(split: Mapping[VariantKey, float], floor: Mapping[str, float]) -> dict[VariantKey, float]:
+    """What of these shares keeps a law's estimates alive: of each member its floor, by variant as it is split."""
+    shares: dict[str, float] = {}
+    for key, share in split.items():
+        shares[key.member] = shares.get(key.member, 0.0) + share
+    return {
+        key: share * min(1.0, floor.get(key.member, 0.0) / shares[key.member]) if share > 0.0 else 0.0
+        for key, share in split.items()
+    }
+
+
 def fill_replicas(
     split: Mapping[VariantKey, float],
     packed: Mapping[VariantKey, int],
@@ -178,11 +189,13 @@ def fill_replicas(
     accuracy: Mapping[str, float],
     joules: Mapping[VariantKey, float],
     coming: Coming,
+    floor: Mapping[str, float],
 ) -> dict[VariantKey, float]:
     """Shares by variant that fill whole replicas; the same ones where a capacity or an accuracy is not known.
 
     split: the law's shares by variant, of sum 1, as `coming` has them too. packed: replicas that may be filled, of
     variants whose pods can fall silent. carried: share of the pool's requests that a variant's replicas have room for.
+    floor: by member what its law keeps estimates alive with, which nobody is filled with.
     What is filled now is read from the routes: pods follow those, and routes must not follow pods.
     """
     if any(key.member not in accuracy or key not in joules or not capacity_rps.get(key) for key in split):
@@ -197,7 +210,10 @@ def fill_replicas(
     if sum(room.values()) < 1.0 - ROUNDING:  # what the best one gives up others take, as far as they can
         room |= {key: max(room[key], carried.get(key, 0.0)) for key in best_first[1:]}
         room[best_first[0]] = max(room[best_first[0]], 1.0 - sum(room[key] for key in best_first[1:]))
-    return fill_in_order(1.0, room, best_first)
+    kept = find_kept(split, floor)
+    rest = {key: max(0.0, room[key] - kept[key]) for key in room}
+    given = fill_in_order(1.0 - sum(kept.values()), rest, best_first)
+    return {key: kept[key] + share for key, share in given.items()}
 
 
 def _count(coming: Coming, key: VariantKey, capacity_rps: float, most: int) -> int:

@@ -305,7 +305,8 @@ def _weigh(
         packed = {s.key: filling.replicas[s.key] for s in usable if s.backing is Backing.SERVER}
         coming = inputs.coming.asking(Asked(split, may_gain=True, may_give=may_give(surplus)))
         accuracy, carried = _accuracies(inputs.spec, memory), filling.carried(capacities)
-        split = fill_replicas(split, packed, carried, capacities, accuracy, filling.joules, coming)
+        floor = {} if draft.policy is None else draft.policy.floor
+        split = fill_replicas(split, packed, carried, capacities, accuracy, filling.joules, coming, floor)
     wanted = round_weights(split, order)
     if inputs.live and not changes_enough(inputs.live, wanted):
         return replace(draft, weights=dict(inputs.live), held=False)

@@ -54,16 +54,18 @@ EXPLORATION_JOULES = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A batch of decisions with what led to them; (R, M) weights, wish and sustained, (R,) the rest.
+    """A batch of decisions with what led to them; (R, M) weights, floor, wish and sustained, (R,) the rest.
 
-    wish: the weights without exploration; sustained: the mixture that they swing around, the cheapest that holds alpha
-        and, while the service owes, repays within a horizon: what servers are for.
+    floor: what each member gets for its estimates' sake; wish: the weights without it; sustained: the mixture that they
+        swing around, the cheapest that holds alpha and, while the service owes, repays within a horizon: what servers
+        are for.
     buffer: sqrt(b^2 + u^2), the credit aimed at; predicted: credit expected once all feedback is in; target: tau.
     reached: tau can be met by the members in question; starting: nothing is compared yet. accuracy: (R, M) present
     estimates; price: joules per additional satisfied request at the plan, NaN where no member is better.
     """
 
     weights: Floats
+    floor: Floats
     wish: Floats
     sustained: Floats
     target: Floats
@@ -100,12 +102,13 @@ def decide_weights(state: LawState, now: Situation, parameters: AnytimeParameter
         sustained = np.where(hopeless, plan, sustained)
     wish = _smooth(plan, now)
     price = estimate_price(now.joules, accuracy, plan)
-    weights = _with_floor(wish, plan, accuracy, price, passed, now, state)
+    floor = _floor(plan, accuracy, price, passed, now, state)
+    weights = _raise_to(floor, wish)
     starting = _is_starting(state, now, known, passed)
     if starting.any():
         start, safe = _start_weights(now)
         wish, weights = np.where(starting[:, None], safe, wish), np.where(starting[:, None], start, weights)
-    return Choice(weights, wish, sustained, target, buffer, predicted, reached, starting, accuracy, price)
+    return Choice(weights, floor, wish, sustained, target, buffer, predicted, reached, starting, accuracy, price)
 
 
 def _aim(gap: Floats, b: Floats, horizon: Floats, passed: Floats, now: Situation) -> Floats:
@@ -161,10 +164,8 @@ def _smooth(weights: Floats, now: Situation) -> Floats:
     return np.where(apply, (1.0 - SMOOTHING) * weights + SMOOTHING * old / np.where(apply, total, 1.0), weights)
 
 
-def _with_floor(
-    weights: Floats, plan: Floats, accuracy: Floats, price: Floats, passed: Floats, now: Situation, state: LawState
-) -> Floats:
-    """Give each ready member a little traffic, so that its estimates stay alive.
+def _floor(plan: Floats, accuracy: Floats, price: Floats, passed: Floats, now: Situation, state: LawState) -> Floats:
+    """Return (R, M) the little traffic that each ready member gets, so that its estimates stay alive.
 
     A request on member m instead of the plan costs c = (E_m - E) - price (p_m - p), the price the slope of the
     frontier at the plan. Each member may cost one per cent / (M - 1) of the joules; at most (.005 + .05 / sqrt(k + 1))
@@ -185,7 +186,11 @@ def _with_floor(
     if strangers.any():
         trial = np.minimum(TRIAL_SHARE, 20.0 / now.expected[:, None]) / np.maximum(strangers.sum(-1, keepdims=True), 1)
         floor = np.where(strangers, np.maximum(base, trial), floor)
-    floor = np.where(now.ready & (count > 1), floor, 0.0)
+    return np.asarray(np.where(now.ready & (count > 1), floor, 0.0))
+
+
+def _raise_to(floor: Floats, weights: Floats) -> Floats:
+    """Raise shares below the floor to it, in proportion at the cost of those above."""
     missing = np.maximum(floor - weights, 0.0)
     spare = np.maximum(weights - floor, 0.0)
     room = spare.sum(-1, keepdims=True)

@@ -61,6 +61,7 @@ def explain_choice(
         expected_joules_per_request=float(weights @ joules) if known[ready].all() else None,
         reachable=(float(accuracy[ready].min()), float(accuracy[ready].max())),
         surplus_requests=None if bool(choice.starting[0]) else float(choice.predicted[0] - choice.buffer[0]),
+        floor=_by_name(names, np.where(ready, choice.floor[0], -1.0)),
     )
 
 
