@@ -144,7 +144,8 @@ class ServiceMemory:
     weights only since those are in force. hold: this process found a route and no state to go on from, so the live
     weights stay until something is known. hold_until_seconds: after a restart they stay for one interval in any case.
     wished and sent: shares by member that the policy wished for and that the route had, averaged over some intervals.
-    counting: requests at the gateway. promise: what the policy said it can promise when it was last asked. lost: why
+    counting: requests at the gateway. unknown_since_seconds: since when, without a break, feedback could be read and
+    what comes was not known. promise: what the policy said it can promise when it was last asked. lost: why
     this process could not go on from the stored state.
     """
 
@@ -164,5 +165,6 @@ class ServiceMemory:
     sent: Mapping[str, float] = field(default_factory=dict)
     counting: Counting = field(default_factory=lambda: make_counting(()))
     observed_at_seconds: float | None = None
+    unknown_since_seconds: float | None = None
     promise: Promise | None = None
     lost: str = ""

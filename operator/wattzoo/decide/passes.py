@@ -30,7 +30,7 @@ from wattzoo.decide.filling import find_asked, find_coming
 from wattzoo.decide.forecast import observe_forecasts
 from wattzoo.decide.garbage import find_drained
 from wattzoo.decide.memory import PoolEstimate, PoolMemory, ServiceMemory
-from wattzoo.decide.packing import decide_packing, find_drained_pods, note_silent
+from wattzoo.decide.packing import decide_packing, find_drained_pods, may_silence, note_silent
 from wattzoo.decide.pipeline import ServiceInputs, decide_service, summarise_service
 from wattzoo.decide.plan_fleet import PlanPart
 from wattzoo.decide.planned import covers
@@ -271,8 +271,7 @@ def think_service(
     if missing is not None and (not names or spec.members is None):
         return missing
     states = tuple(state for state in context.states if state.key.member in names)
-    route = snapshot.routes.get(ref)
-    live = live_weights(route, states)
+    live = live_weights(snapshot.routes.get(ref), states)
     now, stale = telemetry.at_seconds, float(pool.spec.scaling.stale_after_seconds)
     if memory is None:
         memory = restore_service(raw, spec, names, now, has_route=bool(live))
@@ -301,6 +300,7 @@ def think_service(
         requests_known=counters is not None,
         planned={} if pool_memory is None else pool_memory.planned,
         coming=find_coming(context, snapshot, ref, load, estimate, pool_memory),
+        fills=may_silence(context),
     )
     decision, memory = decide_service(inputs, memory, rng)
     figures = estimate_figures(ref, names, context, estimate, load, memory, summarise_service(spec, memory))
@@ -309,7 +309,7 @@ def think_service(
         memory=memory,
         figures=figures,
         states=states,
-        metrics=problem or _find_metrics_problem(telemetry, estimate, load, route),
+        metrics=problem or _find_metrics_problem(telemetry, estimate, load, snapshot.routes.get(ref)),
         infeasible=_find_infeasible(context, spec, states),
         findings=tuple(finding for finding in (missing, _find_lost(memory, figures.ledger)) if finding is not None),
     )

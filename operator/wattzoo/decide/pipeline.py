@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from wattzoo.api.llm_service import LLMServiceSpec
-from wattzoo.decide.filling import Coming, fill_replicas, may_fill, may_give
+from wattzoo.decide.filling import ROUNDING, Coming, fill_replicas, may_fill, may_give
 from wattzoo.decide.memory import Asked, PoolEstimate, ServiceMemory
-from wattzoo.decide.weights import Filling, changes_enough, round_weights, split_shares, usable_variants
+from wattzoo.decide.weights import Filling, changes_enough, live_share, round_weights, split_shares, usable_variants
 from wattzoo.decisions import DecisionInput, ServiceDecision
 from wattzoo.model import Backing, VariantKey, VariantState
 from wattzoo_policies.capacity.replicas import average_shares, estimate_max_shares
@@ -35,6 +35,8 @@ from wattzoo_policies.signals import (
 EARLY_SECONDS = 0.5
 """A policy decides anew this much before its interval is over; passes wake up a little early or late."""
 MIN_LABELS = 20
+UNKNOWN_SECONDS = 60.0
+"""A gateway shows a new route, and two scrapes make a rate, well within it; what is unknown for longer may stay so."""
 EXPLORATION_SHARE = 0.02
 """Planned for a member with fewer than 20 feedbacks and no declared accuracy: enough for one replica, no more."""
 
@@ -46,7 +48,7 @@ class ServiceInputs:
     live: weights of the live route in its order; empty when there is no route. outcomes: None when feedback could not
     be read. retiring: variants that the pool wants to bring to zero. pool_rps: requests of all services of the
     pool, which share what its replicas carry. planned: replicas that a joint plan leaves, by variant. coming: what
-    they send, where replicas may be filled or left silent.
+    they send, where replicas may be filled or left silent (`fills`), unless it is not known.
     """
 
     spec: LLMServiceSpec
@@ -64,6 +66,12 @@ class ServiceInputs:
     requests_known: bool = False
     planned: Mapping[VariantKey, int] = field(default_factory=dict)
     coming: Coming | None = None
+    fills: bool = False
+
+    @property
+    def rates_known(self) -> bool:
+        """Whether all is known that weights are filled by."""
+        return self.pool_rps is not None and (self.coming is not None or not self.fills)
 
 
 def make_service_policy(spec: LLMServiceSpec) -> ControllerPolicy[Any]:
@@ -93,6 +101,11 @@ def _set_members(memory: ServiceMemory, policy: ControllerPolicy[Any], members: 
     if memory.policy == policy.name and memory.state is not None and same:
         return memory
     return replace(memory, policy=policy.name, state=policy.initial_state(members, memory.state))
+
+
+def _note_unknown(memory: ServiceMemory, inputs: ServiceInputs) -> ServiceMemory:
+    since = inputs.at_seconds if memory.unknown_since_seconds is None else memory.unknown_since_seconds
+    return replace(memory, unknown_since_seconds=None if inputs.rates_known or inputs.outcomes is None else since)
 
 
 def _conditions(inputs: ServiceInputs, usable: tuple[VariantState, ...]) -> tuple[MemberCondition, ...]:
@@ -139,7 +152,7 @@ def decide_service(
     """
     policy = make_service_policy(inputs.spec)
     members = declared_members(inputs.spec, inputs.member_names)
-    memory = _set_members(memory, policy, members)
+    memory = _note_unknown(_set_members(memory, policy, members), inputs)
     usable = tuple(
         state
         for state in usable_variants(inputs.states, inputs.retiring)
@@ -308,9 +321,26 @@ def _weigh(
         floor = {} if draft.policy is None else draft.policy.floor
         split = fill_replicas(split, packed, carried, capacities, accuracy, filling.joules, coming, floor)
     wanted = round_weights(split, order)
-    if inputs.live and not changes_enough(inputs.live, wanted):
+    if inputs.live and (not changes_enough(inputs.live, wanted) or _awaits_rates(inputs, draft, memory)):
         return replace(draft, weights=dict(inputs.live), held=False)
     return replace(draft, weights=wanted, held=False)
+
+
+def _awaits_rates(inputs: ServiceInputs, draft: ServiceDecision, memory: ServiceMemory) -> bool:
+    """Whether live weights that answer no worse than a law with credit asks for stay until what comes is known.
+
+    They were filled when it was; without it a restart or a new service would have them emptied, to be filled again.
+    """
+    since, last = memory.unknown_since_seconds, memory.decision
+    if inputs.rates_known or (since is not None and inputs.at_seconds - since >= UNKNOWN_SECONDS):
+        return False
+    asked, live, accuracy = draft.asked, inputs.live, _accuracies(inputs.spec, memory)
+    if draft.surplus_requests is None or not accuracy.keys() >= {key.member for key in asked}:
+        return False
+    is_ours = last is None or (_is_followed(inputs, memory) and last.asked.keys() == asked.keys())
+    serves = list(live) == [s.key for s in inputs.states] and all(key in asked for key in live if live[key] > 0)
+    more = sum((live_share(live, key) - share) * accuracy[key.member] for key, share in asked.items())
+    return is_ours and serves and more >= -ROUNDING
 
 
 def _accuracies(spec: LLMServiceSpec, memory: ServiceMemory) -> dict[str, float]:
