@@ -49,6 +49,7 @@ async def test_more_accelerators_per_replica_stay_within_the_cap() -> None:
         assert requested(world, LARGE) + requested(world, "zoo-small-h100") <= 6
     placed = world.condition(Kind.MODEL_POOL, POOL, "Placed")
     assert (placed["status"], placed["reason"]) == ("False", "MaxAcceleratorsReached")
+    assert f"until they fit its {before} of 1 stay as they are, however the load changes" in placed["message"]
     world.cluster.add(Kind.ACCELERATOR_POOL, make_accelerator_pool(maxAccelerators=64))
     world.cluster.objects[Kind.ACCELERATOR_POOL][Ref("", "h100")]["metadata"]["generation"] = 2
     await world.run(1, rps=30.0)

@@ -295,10 +295,10 @@ def _wait(inputs: PoolInputs, state: VariantState, asked: Accelerators, utilisat
     if room is not None:
         text = (
             f"{state.key} asks for {count} replicas of {asked.count} on {asked.pool}, which leaves {room.bound}; until "
-            f"they fit it keeps its {count} of {state.accelerators_per_replica} as they are"
+            f"they fit its {count} of {state.accelerators_per_replica} stay as they are, however the load changes"
         )
         limited = Finding(_binding(room), text)
-    message = "its new accelerators do not fit"
+    message = "its new accelerators do not fit, and its replicas do not follow the load meanwhile"
     return VariantPlan(state.key, None, None, "ChangeWaits", message, limited_by=limited, utilisation=utilisation)
 
 
