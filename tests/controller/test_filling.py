@@ -22,8 +22,7 @@ CAPACITY = {SMALL: 90.0, LARGE: 9.0}  # nine tenths of the knee: 20 requests/s f
 CARRIED = {SMALL: 4.5, LARGE: 0.9}  # shares of 20 requests/s
 LOAD = ServiceLoad(20.0, 20.0, 20.0, RequestShape(1000.0, 200.0))
 FULL = 1.0 - 1.5 / 300.0**0.5  # all services send 20 requests/s, 300 in the time of a count: .913
-NO_CARE = {str(SMALL): 0.0, str(LARGE): 0.0}
-STEADY = ServiceForecast(LOAD, 1.0, NO_CARE, 20.0)  # no error is kept free: what comes is what is expected
+STEADY = ServiceForecast(LOAD, 1.0, 0.0, 20.0)  # no error is kept free: what comes is what is expected
 
 
 def weights(large: float) -> dict[VariantKey, int]:
@@ -146,7 +145,7 @@ def test_answers_are_never_less_accurate_than_asked_for(
     share: float, live: float, most: int, rate: float, floor: float
 ) -> None:
     """Of a law that has no credit to give; replicas of other services change nothing about that."""
-    wide = replace(STEADY, next_ratio=1.2, care={})
+    wide = replace(STEADY, next_ratio=1.2, care=1.0)
     own = replace(caller(share, live), recent_rps=rate, forecast=wide)
     callers = {CHAT: own, SEARCH: caller(0.5, live, give=True)}
     filled = fill_replicas(

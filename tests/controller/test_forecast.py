@@ -106,7 +106,7 @@ def test_it_is_what_the_simulated_controller_learns_from_the_same_rates() -> Non
         state, _ = controller.decide(state, seen, np.random.default_rng(0))
     memory = observed([float(rps) for rps in rates])
     assert memory.state.loads == state.loads
-    assert {str(CHAT): memory.state.care[str(CHAT)]} == state.care
+    assert memory.state.care == state.care
 
 
 def test_sizes_count_like_numbers() -> None:
@@ -178,7 +178,7 @@ def test_what_is_unknown_is_never_more_than_what_was_forecast() -> None:
 
 def forecast(next_rps: float, ratio: float | None, care: float, together: float | None = None) -> ServiceForecast:
     load = ExpectedLoad(next_rps, next_rps, next_rps, SHAPE)
-    return ServiceForecast(load, ratio, {str(LARGE): care}, next_rps if together is None else together)
+    return ServiceForecast(load, ratio, care, next_rps if together is None else together)
 
 
 def test_a_variant_keeps_free_the_forecasts_error_as_often_as_late_requests_have_taught() -> None:
@@ -194,28 +194,18 @@ def test_a_variant_keeps_free_the_forecasts_error_as_often_as_late_requests_have
     assert estimate_coming_rps({}, {CHAT: {LARGE: 0}}, LARGE) == 0.0
 
 
-def test_each_variant_keeps_free_what_its_own_late_requests_have_taught() -> None:
-    small = VariantKey("small", "l4")
-    mixed = replace(forecast(20.0, 1.1, 2.0), care={str(LARGE): 0.5, str(small): 2.0})
-    half = {CHAT: {LARGE: 500_000, small: 500_000}}
-    width = math.hypot(0.1, 2.0 * math.sqrt(0.5 / 150.0))
-    assert estimate_coming_rps({CHAT: mixed}, half, LARGE) == pytest.approx(10.0 * (1 + 0.5 * width))
-    assert estimate_coming_rps({CHAT: mixed}, half, small) == pytest.approx(10.0 * (1 + 2.0 * width))
-
-
-def test_late_requests_of_one_variant_leave_the_care_of_others_alone() -> None:
-    """Of .006 that may be late each step takes .5 * .006; a tenth that was late adds .5 * .094."""
+def test_care_is_learned_from_the_requests_that_were_late() -> None:
+    """Of .006 that may be late each step takes .5 * .006; a twentieth that was late adds .5 * .044."""
     small = VariantKey("small", "l4")
     inputs = make_inputs({key: make_state(key, 1) for key in (small, LARGE)}, 10.0, {"large": 1.0}, AT)
     busy, capacity = replace(QUIET, running=5.0, waiting=0.0), Capacity(rps=8.0, model=MODEL, shape=SHAPE)
     signals = {LARGE: replace(busy, late_share=0.0), small: replace(busy, late_share=0.1)}
     estimate = replace(inputs.estimate, signals=signals, capacities=dict.fromkeys(signals, capacity))
     memory = observe_forecasts(inputs.context, estimate, ForecastMemory())
-    care = memory.services[CHAT].care
-    assert care == {"large/h100": pytest.approx(1.2 - 0.003), "small/l4": pytest.approx(1.2 + 0.047)}
-    assert memory.state.care[str(CHAT)] == pytest.approx(1.2 + 0.5 * (0.05 - 0.006))
-    later = observe_forecasts(inputs.context, replace(estimate, at_seconds=AT + 15.0, signals=signals), memory)
-    assert later.services[CHAT].care["large/h100"] == pytest.approx(1.2 - 2 * 0.003)
+    assert memory.services[CHAT].care == pytest.approx(1.2 + 0.5 * 0.044)
+    none = {key: replace(signals[LARGE], late_share=0.0) for key in signals}
+    memory = observe_forecasts(inputs.context, replace(estimate, signals=none), ForecastMemory())
+    assert memory.services[CHAT].care == pytest.approx(1.2 - 0.5 * 0.006)
 
 
 def test_a_believed_peak_is_kept_free_whatever_the_care() -> None:

@@ -208,7 +208,7 @@ def fill_replicas(
             filled = coming.fill(key, _count(coming, key, capacity, most), capacity)
             room[key] = filled if key == best_first[0] else max(split[key], filled)
     if sum(room.values()) < 1.0 - ROUNDING:  # what the best one gives up others take, as far as they can
-        room |= {key: max(room[key], carried.get(key, 0.0)) for key in best_first[1:]}
+        room |= {key: max(room[key], coming.full * carried.get(key, 0.0)) for key in best_first[1:]}
         room[best_first[0]] = max(room[best_first[0]], 1.0 - sum(room[key] for key in best_first[1:]))
     kept = find_kept(split, floor)
     rest = {key: max(0.0, room[key] - kept[key]) for key in room}

@@ -40,8 +40,6 @@ EARLY_SHARE = 1.0 / 15.0
 """A sample may come so much of a step before its time; passes wake up a little early or late."""
 CHANCE_SECONDS = RECENT_SECONDS
 """Chance counts over what rates are measured over, whatever the step; requests stay about as long."""
-VARIANT_CARE = "variant "
-"""Before a variant's name where care is filed; no service is called so."""
 REPAY_SECONDS = 60.0
 """Only debts depend on it, and those are each service's own law's."""
 
@@ -65,12 +63,14 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
     grouped = group_services(observation, sized)
     state = follow_groups(state, observation, grouped, sized)
     groups, loads = estimate_groups(observation, grouped, sized, state.loads)
-    care: dict[str, float] = {}
+    care = dict(state.care)
+    for group in groups:
+        if all(rates[service.name] is not None for service in group.services):
+            care[group.key] = learn_care(care.get(group.key, FIRST_CARE), group, observation, sized)
     forecasts: dict[str, ServiceForecast] = {}
     for group in groups:
-        is_known = all(rates[service.name] is not None for service in group.services)
-        care |= _follow_care({**memory.state.care, **state.care}, group, observation, sized if is_known else None)
-        forecasts |= _forecast_group(group, sized, care, loads[group.key], now)
+        forecasts |= _forecast_group(group, sized, care.get(group.key, FIRST_CARE), loads[group.key], now)
+    care = {key: value for key, value in care.items() if key in loads}
     names = {str(ref): ref for ref in context.services}
     return ForecastMemory(
         step_seconds=memory.step_seconds,
@@ -80,31 +80,8 @@ def observe_forecasts(context: PoolContext, estimate: PoolEstimate, memory: Fore
     )
 
 
-def _follow_care(
-    before: Mapping[str, float],
-    group: Group,
-    observation: FleetObservation,
-    memories: Mapping[str, ServiceMemory] | None,
-) -> dict[str, float]:
-    """Care of a group, which plans count with, and of each variant it uses, which is how full that one's replicas are.
-
-    One for all would leave costly replicas half empty because cheap ones, each of few requests, are late now and then.
-    memories: None leaves all care as it was.
-    """
-    members = {member for service in group.services for member in service.members}
-    own = {group.key: observation}
-    for variant in observation.variants:
-        if variant.member in members:
-            own[f"{VARIANT_CARE}{variant.name}"] = replace(observation, variants=(variant,))
-    first = before.get(group.key, FIRST_CARE)
-    care = {key: before.get(key, first) for key in own}
-    if memories is None:
-        return care
-    return {key: learn_care(care[key], group, seen, memories) for key, seen in own.items()}
-
-
 def _forecast_group(
-    group: Group, memories: Mapping[str, ServiceMemory], care: Mapping[str, float], past: LoadMemory, at_seconds: float
+    group: Group, memories: Mapping[str, ServiceMemory], care: float, past: LoadMemory, at_seconds: float
 ) -> dict[str, ServiceForecast]:
     loads = estimate_loads(
         group,
@@ -112,14 +89,13 @@ def _forecast_group(
         None,
         at_seconds=at_seconds,
         interval_seconds=CHANCE_SECONDS,
-        care=care[group.key],
+        care=care,
         fill=KNEE_SHARE,
     )
     together = sum(load.next_rps for load in loads.values())
     is_learned = any(expected.errors.samples >= LEAST_SAMPLES for expected in past.following)
     ratio = group.next_ratio if is_learned else None
-    own = {key.removeprefix(VARIANT_CARE): value for key, value in care.items() if key != group.key}
-    return {name: ServiceForecast(load, ratio, own, together, group.base_ratio) for name, load in loads.items()}
+    return {name: ServiceForecast(load, ratio, care, together, group.base_ratio) for name, load in loads.items()}
 
 
 def make_observation(context: PoolContext, estimate: PoolEstimate, step_seconds: float) -> FleetObservation:
@@ -249,8 +225,4 @@ def estimate_coming_rps(
     if used is None or used.next_ratio is None or expected <= 0.0:
         return 0.0
     chance = ROUTE_DEVIATIONS * math.sqrt(max(0.0, 1.0 - expected / used.group_rps) / (CHANCE_SECONDS * expected))
-    return (
-        expected
-        * used.base_ratio
-        * widen(used.next_ratio / used.base_ratio, chance, used.care.get(str(key), FIRST_CARE))
-    )
+    return expected * used.base_ratio * widen(used.next_ratio / used.base_ratio, chance, used.care)

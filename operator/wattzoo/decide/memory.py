@@ -63,15 +63,14 @@ class ServiceForecast:
     """What one service may send, as of the last sample.
 
     next_ratio: what the coming interval's load of its group (the services that share members with it) rarely exceeds,
-    over what is expected; None until enough was seen. care: how many times that error the serving replicas of a
-    variant (by its name) keep free. group_rps: expected of the whole group in the coming interval. base_ratio: what the
-    error is one of, over what is expected: more than 1 where load comes in bursts and their peak is believed, of which
-    no care makes less.
+    over what is expected; None until enough was seen. care: how many times that error serving replicas keep free.
+    group_rps: expected of the whole group in the coming interval. base_ratio: what the error is one of, over what is
+    expected: more than 1 where load comes in bursts and their peak is believed, of which no care makes less.
     """
 
     load: ExpectedLoad
     next_ratio: float | None
-    care: Mapping[str, float]
+    care: float
     group_rps: float
     base_ratio: float = 1.0
 
