@@ -69,9 +69,11 @@ def test_who_holds_more_credit_than_needed_does_not_wake_one_more() -> None:
     assert fill(0.6, live=0.45) == pytest.approx(FULL, abs=1e-5)
 
 
-def test_what_is_given_up_goes_where_there_is_room_and_nowhere_else() -> None:
+def test_what_nobody_else_has_room_for_is_not_given_up_but_fills_what_it_keeps_awake() -> None:
+    """The small one takes .5 * .913 at most, so .543 of 20 requests/s stay: 1.19 replicas, and two are filled."""
     callers = {CHAT: caller(0.6, 0.45, give=True)}
-    assert fill_of(callers, 2, room=0.5) == pytest.approx(0.5)  # the small one takes no more
+    assert fill_of(callers, 2, room=0.6) == pytest.approx(FULL / 2, abs=1e-5)  # .452 are left, for which one is enough
+    assert fill_of(callers, 2, room=0.5) == pytest.approx(FULL, abs=1e-5)
 
 
 def test_services_that_share_replicas_fill_them_together() -> None:

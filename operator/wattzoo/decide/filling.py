@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from wattzoo.decide.capacity import KNEE_SHARE
 from wattzoo.decide.demand import PEAK_SECONDS, PoolInputs
@@ -58,10 +58,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """What all services of a pool send in the coming interval, and which of them is being decided."""
+    """What all services of a pool send in the coming interval, and which of them is being decided.
+
+    forced: by variant the share of each service's requests for which nobody else has room.
+    """
 
     own: Ref
     callers: Mapping[Ref, Caller]
+    forced: Mapping[VariantKey, float] = field(default_factory=dict)
 
     @property
     def own_rps(self) -> float:
@@ -92,15 +96,15 @@ class Coming:
         return max(recent, coming) * KNEE_SHARE / capacity_rps
 
     def asked_share(self, key: VariantKey, way: float) -> dict[Ref, float]:
-        """Shares of a variant, moved from what each law asks for: by 1 to all of its requests, by -1 to none."""
-        shares = {}
+        """Shares of a variant, moved from what each law asks for: by 1 to all of its requests, by -1 to the fewest."""
+        shares, forced = {}, self.forced.get(key, 0.0)
         for ref, caller in self.callers.items():
             asked = caller.asked.split.get(key)
             share = asked or 0.0
             if asked is not None and way > 0.0 and caller.asked.may_gain:  # else its members are others
                 share += way * (1.0 - share)
             elif way < 0.0 and caller.asked.may_give:
-                share *= 1.0 + way
+                share = max(share * (1.0 + way), min(share, forced))
             shares[ref] = share
         return shares
 
@@ -201,6 +205,8 @@ def fill_replicas(
     if any(key.member not in accuracy or key not in joules or not capacity_rps.get(key) for key in split):
         return dict(split)
     best_first = sorted(split, key=lambda key: (-accuracy[key.member], joules[key]))
+    others = {key: coming.full * carried.get(key, 0.0) for key in best_first[1:]}
+    coming = replace(coming, forced={best_first[0]: max(0.0, 1.0 - sum(others.values()))})
     room = dict(split)
     for key, most in packed.items():
         capacity = capacity_rps.get(key)
@@ -208,7 +214,7 @@ def fill_replicas(
             filled = coming.fill(key, _count(coming, key, capacity, most), capacity)
             room[key] = filled if key == best_first[0] else max(split[key], filled)
     if sum(room.values()) < 1.0 - ROUNDING:  # what the best one gives up others take, as far as they can
-        room |= {key: max(room[key], coming.full * carried.get(key, 0.0)) for key in best_first[1:]}
+        room |= {key: max(room[key], most) for key, most in others.items()}
         room[best_first[0]] = max(room[best_first[0]], 1.0 - sum(room[key] for key in best_first[1:]))
     kept = find_kept(split, floor)
     rest = {key: max(0.0, room[key] - kept[key]) for key in room}
