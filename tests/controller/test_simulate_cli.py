@@ -175,7 +175,7 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     examples, target = ROOT / "examples", tmp_path / "r.json"
     folders = [part for name in ("demo", "profiles", "simulate") for part in ("-f", examples / name)]
     files = ("--trace", examples / "simulate/trace.csv.gz", "--outcomes", examples / "simulate/outcomes.csv.gz")
-    code, text = invoke(*folders, *files, "--scale-load", 4, "--json", target)
+    code, text = invoke(*folders, *files, "--scale-load", 4, "--seeds", 4, "--json", target)
     assert code == 0, text
     row = json.loads(target.read_text())["policies"][0]
     assert min(row["slo"].values()) >= 0.99
