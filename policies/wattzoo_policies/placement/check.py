@@ -27,12 +27,13 @@ def check_problem(problem: PlanProblem) -> None:
     """Raise `PlanError` for the first thing that makes the problem meaningless."""
     if not 0.0 <= problem.high_share < 1.0:
         raise PlanError("problem", "plan", "high_share", problem.high_share, "it must be at least 0 and below 1")
-    for name, value in (("eta", problem.eta), ("tau_seconds", problem.tau_seconds)):
+    for name, value in (("eta", problem.eta), ("kept_eta", problem.kept_eta), ("tau_seconds", problem.tau_seconds)):
         _check_positive("problem", "plan", name, value)
     _check_positive("problem", "plan", "overload_penalty", problem.overload_penalty)
     _check_positive("problem", "plan", "accuracy_penalty", problem.accuracy_penalty)
-    if problem.eta > 1.0:
-        raise PlanError("problem", "plan", "eta", problem.eta, "it must be at most 1")
+    for name, value in (("eta", problem.eta), ("kept_eta", problem.kept_eta)):
+        if value > 1.0:
+            raise PlanError("problem", "plan", name, value, "it must be at most 1")
     _check_names("pool", problem.pools)
     _check_names("variant", problem.variants)
     _check_names("service", problem.services)

@@ -38,6 +38,8 @@ FIRST_SHARE = 0.5
 
 MOST_REPACKS = 12
 MOST_REPAIRS = 6
+KEPT_TIME = 0.25
+"""Share of the time limit for the plan without starts, which comes on top: what is there is quickly searched."""
 PENALTY_SLACK = 1e-6
 
 
@@ -109,6 +111,56 @@ def plan_component(fleet: Fleet, demands: Sequence[Demand], effort: Effort, prev
         greedy = plan_greedy(fleet, demands)
         answers.append(Answer(greedy, lay_flows(fleet, demands, greedy, effort), -np.inf, PlanStatus.GREEDY))
     return min(answers, key=lambda answer: answer.rank)
+
+
+def plan_sparing_starts(
+    fleet: Fleet, demands: Sequence[Demand], effort: Effort, previous: IntArray | None, fuller: float
+) -> Answer:
+    """Return the best plan, one without any start where nothing is short without and the gap does not tell them apart.
+
+    fuller: how many times as full as a new replica the high demand may make one that is there for the sake of its
+    accuracy. Without this margin each chance of a forecast at the edge of what is there starts a replica that the next
+    plan does not want. Latency has no such margin: by then every replica would serve, and a start comes too late.
+    """
+    answer = plan_component(fleet, demands, effort, previous)
+    held = fleet.with_upper(np.minimum(fleet.upper, fleet.current))
+    if fuller <= 1.0 or not (answer.replicas > held.upper).any():
+        return answer
+    eased, inaccurate = [_eased(demand, fuller) for demand in demands], [_inaccurate(demand) for demand in demands]
+    if not all(_carries(held, some, held.upper) for some in (inaccurate, eased)):
+        return answer
+    quick = replace(effort, time_limit_seconds=KEPT_TIME * effort.time_limit_seconds)
+    kept = plan_component(held, eased, quick, previous)
+    if kept.flows.has_slacks:
+        return answer
+    if not _carries(held, inaccurate, kept.replicas):
+        relaxed = solve_linear(make_program(held.with_lower(kept.replicas), inaccurate, Slacks.NONE, 0.0, 0.0))
+        if relaxed is None:
+            return answer
+        replicas = raise_replicas(held, kept.replicas, relaxed.values[: len(fleet.variants)])
+        if not _carries(held, inaccurate, replicas):
+            return answer
+        kept = replace(kept, replicas=replicas, flows=lay_flows(held, eased, replicas, effort))
+    is_dearer = not answer.flows.penalty and kept.flows.cost > (1.0 + effort.gap) * answer.flows.cost
+    return answer if is_dearer else kept
+
+
+def _carries(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray) -> bool:
+    return solve_linear(fix_replicas(make_program(fleet, demands, Slacks.NONE, 0.0, 0.0), replicas)) is not None
+
+
+def _eased(demand: Demand, fuller: float) -> Demand:
+    """Return the demand whose high rate fills replicas more; a reserve, which only stands by, is as declared."""
+    if demand.rate_rps <= 0.0:
+        return demand
+    return replace(demand, high_load=np.maximum(demand.load, demand.high_load / fuller))
+
+
+def _inaccurate(demand: Demand) -> Demand:
+    """Return the demand whose high rate any variant may answer; a reserve, which only stands by, is as declared."""
+    if demand.rate_rps <= 0.0:
+        return demand
+    return replace(demand, high_accuracy_rows=demand.high_accuracy_rows[:0])
 
 
 def lay_flows(fleet: Fleet, demands: Sequence[Demand], replicas: IntArray, effort: Effort) -> Flows:

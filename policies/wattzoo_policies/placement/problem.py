@@ -14,6 +14,8 @@ from wattzoo_policies.placement.signals import FleetPool
 
 HIGH_SHARE = 0.1
 """The high rate is exceeded in one of ten windows, and is near in about as many."""
+KEPT_ETA = 1.0
+"""A busy minute's accuracy may fill what is there to the knee; the room that latency has is not touched by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,11 @@ class PlanProblem:
     """A connected or unconnected set of pools, variants and services; `eta` is the share of the knee that is filled.
 
     tau_seconds: a start's joules are spread over this time. high_share: of the time in which the high rate is there:
-    what stands by for it shall cost little when it is used, too. overload_penalty, accuracy_penalty: watts per
-    request/s not carried and per satisfied request/s missing. They weigh shortages against one another alone: the
-    least shortage is found first, then the least cost at that shortage, so that no service is too small to be served.
+    what stands by for it shall cost little when it is used, too. kept_eta: share of the knee to which the high rate
+    may fill what is there before accuracy alone starts anything (`eta` where that is more). overload_penalty,
+    accuracy_penalty: watts per request/s not carried and per satisfied request/s missing. They weigh shortages against
+    one another alone: the least shortage is found first, then the least cost at that shortage, so that no service is
+    too small to be served.
     """
 
     pools: tuple[PlanPool, ...]
@@ -93,6 +97,7 @@ class PlanProblem:
     eta: float = 0.9
     tau_seconds: float = 120.0
     high_share: float = HIGH_SHARE
+    kept_eta: float = KEPT_ETA
     overload_penalty: float = 1e6
     accuracy_penalty: float = 2e5
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wattzoo_policies.placement.check import check_problem
-from wattzoo_policies.placement.component import Answer, Effort, plan_component
+from wattzoo_policies.placement.component import Answer, Effort, plan_sparing_starts
 from wattzoo_policies.placement.decompose import restrict, split_components
 from wattzoo_policies.placement.instance import Demand, Fleet, FloatArray, make_demand, make_fleet
 from wattzoo_policies.placement.prices import (
@@ -55,7 +55,7 @@ def solve_plan(
         kept = None
         if previous is not None:
             kept = np.array([previous.replicas.get(v.name, 0) for v in smaller.variants], dtype=np.int64)
-        answer = plan_component(smaller, own, effort, kept)
+        answer = plan_sparing_starts(smaller, own, effort, kept, problem.kept_eta / problem.eta)
         gathered.add(smaller, own, answer, effort)
         if explain:
             gathered.explain(smaller, own, answer, effort)
