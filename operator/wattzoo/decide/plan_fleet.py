@@ -144,7 +144,8 @@ def make_problem(parts: Sequence[PlanPart], headroom: Mapping[str, Headroom], sn
                 variants.append(_make_variant(part, state, part.estimate.capacities[state.key], unknown))
         services += [_make_service(part, ref, spec) for ref, spec in part.context.services.items()]
     pools = [PlanPool(name, headroom[name].bound or 0, _nodes(parts, name, snapshot)) for name in sorted(used)]
-    return PlanProblem(tuple(pools), tuple(variants), tuple(services), eta=ETA)
+    # Laws give credit back to cheap members: those start for the high rate's accuracy, too, or costly ones never rest.
+    return PlanProblem(tuple(pools), tuple(variants), tuple(services), eta=ETA, kept_eta=ETA)
 
 
 def _nodes(parts: Sequence[PlanPart], name: str, snapshot: ClusterSnapshot) -> tuple[int, ...]:
