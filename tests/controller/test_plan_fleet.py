@@ -51,6 +51,21 @@ async def test_a_replica_at_its_share_of_the_knee_carries_what_the_operator_says
     assert problem.pools[0].node_accelerators == (8,)
 
 
+@pytest.mark.parametrize(("start_seconds", "spared"), [(59.0, False), (61.0, True)])
+async def test_starts_that_outlast_a_plan_are_spared(start_seconds: float, spared: bool) -> None:
+    """Plans are four steps of 15 s apart; the quickest start counts, the other one takes 300 s."""
+    world = Planned()
+    part = await part_of(world)
+    capacities = dict(part.estimate.capacities)
+    for key, seconds in ((SMALL, start_seconds), (LARGE, 300.0)):
+        model = capacities[key].model
+        assert model is not None
+        capacities[key] = replace(capacities[key], model=replace(model, startup_seconds=seconds))
+    part = replace(part, estimate=replace(part.estimate, capacities=capacities))
+    problem = make_problem([part], ROOM, world.cluster.snapshot())
+    assert problem.kept_eta == (1.0 if spared else problem.eta)
+
+
 async def test_a_service_is_planned_for_what_is_forecast() -> None:
     """Thirteen samples of a steady load: too few to have learned anything, so a fixed reserve of 30 % stands in."""
     world = Planned()

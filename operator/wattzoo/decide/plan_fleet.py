@@ -16,13 +16,13 @@ from wattzoo.decide.caps import Headroom, node_sizes
 from wattzoo.decide.context import find_missing_members
 from wattzoo.decide.estimate import PoolContext
 from wattzoo.decide.forecast import estimate_present_rps, estimate_rates
-from wattzoo.decide.memory import PoolEstimate, PoolMemory
+from wattzoo.decide.memory import STEP_SECONDS, PoolEstimate, PoolMemory
 from wattzoo.decisions import Capacity, Finding, PoolPlan
 from wattzoo.model import ClusterSnapshot, Kind, Ref, VariantKey, VariantState
 from wattzoo_policies.capacity.model import work_seconds
 from wattzoo_policies.placement.check import PlanError, check_problem
 from wattzoo_policies.placement.objective import Objective
-from wattzoo_policies.placement.problem import Plan, PlanPool, PlanProblem, PlanService, PlanVariant
+from wattzoo_policies.placement.problem import KEPT_ETA, Plan, PlanPool, PlanProblem, PlanService, PlanVariant
 from wattzoo_policies.placement.reserve import RESERVE
 from wattzoo_policies.placement.target import REACH, Debt, decide_target, estimate_credit
 from wattzoo_policies.signals import LedgerSummary, MemberOutcomes
@@ -31,6 +31,8 @@ ETA = 0.9
 """Share of the knee that a replica is filled to: what `Capacity.rps` already is."""
 MARGIN = 0.003
 REPAY_SECONDS = 600.0
+PLAN_STEPS = 4.0
+"""Steps of the forecast from one plan to the next."""
 LEAST_REQUESTS = 200.0
 """Requests over which servers are planned to repay debt at least: they stay for longer than weights."""
 LEAST_RPS = 1e-3
@@ -144,8 +146,19 @@ def make_problem(parts: Sequence[PlanPart], headroom: Mapping[str, Headroom], sn
                 variants.append(_make_variant(part, state, part.estimate.capacities[state.key], unknown))
         services += [_make_service(part, ref, spec) for ref, spec in part.context.services.items()]
     pools = [PlanPool(name, headroom[name].bound or 0, _nodes(parts, name, snapshot)) for name in sorted(used)]
-    # Laws give credit back to cheap members: those start for the high rate's accuracy, too, or costly ones never rest.
-    return PlanProblem(tuple(pools), tuple(variants), tuple(services), eta=ETA, kept_eta=ETA)
+    return PlanProblem(tuple(pools), tuple(variants), tuple(services), eta=ETA, kept_eta=_kept_eta(parts))
+
+
+def _kept_eta(parts: Sequence[PlanPart]) -> float:
+    """How full what is there may become before the high rate's accuracy alone starts anything.
+
+    Starts that are over before the next plan are not spared: laws give credit back to cheap members, and costly ones
+    never rest where those do not come.
+    """
+    models = [part.estimate.capacities[key].model for part in parts for key in part.bounds]
+    quickest = min((model.startup_seconds for model in models if model is not None), default=0.0)
+    step_seconds = min((part.memory.forecasts.step_seconds for part in parts), default=STEP_SECONDS)
+    return ETA if quickest <= PLAN_STEPS * step_seconds else KEPT_ETA
 
 
 def _nodes(parts: Sequence[PlanPart], name: str, snapshot: ClusterSnapshot) -> tuple[int, ...]:
