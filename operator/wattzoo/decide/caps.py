@@ -7,8 +7,9 @@ pool that it was placed on, whatever its spec says by now, and longer than its D
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from wattzoo.api.accelerator_pool import AcceleratorPoolSpec
 from wattzoo.api.model_pool import ModelPool
@@ -34,6 +35,8 @@ from wattzoo.model import (
     Ref,
     VariantState,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,17 @@ def holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> Mapping[s
 
     Deployments of pools that are gone or cannot be read are found by the label of their pods.
     """
+    return _once_for(snapshot, pools, _holdings)
+
+
+def _once_for(
+    snapshot: ClusterSnapshot,
+    pools: Iterable[ModelPool],
+    find: Callable[[ClusterSnapshot, tuple[ModelPool, ...]], T],
+) -> T:
+    """What is found for these pools in a snapshot, worked out once for all passes that share both."""
     read = tuple(pools)  # kept with what they came to: an id is only good while its object lives
-    key = (holdings, *map(id, read))
-    return snapshot.derived.once(key, lambda: (read, _holdings(snapshot, read)))[1]
+    return snapshot.derived.once((find, *map(id, read)), lambda: (read, find(snapshot, read)))[1]
 
 
 def _holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> dict[str, dict[Ref, int]]:
@@ -107,7 +118,7 @@ def _holdings(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> dict[str
                 counted |= {Ref(owner.namespace, pod.name) for pod in here}
                 held.setdefault(state.accelerator_pool, {})[owner] = held_by_variant(replace(state, pods=here))
     known = {ref for by_owner in held.values() for ref in by_owner}
-    by_label = {bound_name(name): name for name in snapshot.accelerator_pools}
+    by_label = _names_by_label(snapshot)
     resources = resource_names(snapshot)
     for ref, deployment in snapshot.deployments.items():
         name = by_label.get(template_labels(deployment).get(LABEL_ACCELERATOR_POOL, ""))
@@ -148,8 +159,14 @@ def find_drains(snapshot: ClusterSnapshot, pools: Iterable[ModelPool], unknown_s
 
     unknown_seconds: for pods whose ModelPool or variant is gone.
     """
+    known, ending = _once_for(snapshot, pools, _find_drains)
+    return dict.fromkeys(ending, unknown_seconds) | known
+
+
+def _find_drains(snapshot: ClusterSnapshot, pools: Iterable[ModelPool]) -> tuple[dict[str, float], frozenset[str]]:
+    """The timeouts that are known, and every AcceleratorPool on which a pod ends."""
     drains: dict[str, float] = {}
-    by_label = {bound_name(name): name for name in snapshot.accelerator_pools}
+    by_label = _names_by_label(snapshot)
     for pool in pools:
         seconds = float(pool.spec.scaling.drain_timeout_seconds)
         for state in observe_variants(pool, snapshot):
@@ -157,11 +174,14 @@ def find_drains(snapshot: ClusterSnapshot, pools: Iterable[ModelPool], unknown_s
                 name = by_label.get(pod.placed_label, state.accelerator_pool)
                 if name is not None and pod.terminating:
                     drains[name] = max(seconds, drains.get(name, 0.0))
-    for raw in snapshot.pods:
-        name = by_label.get(labels(raw).get(LABEL_ACCELERATOR_POOL, ""))
-        if name is not None and metadata(raw).get("deletionTimestamp") is not None:
-            drains.setdefault(name, unknown_seconds)
-    return drains
+    ending = (raw for raw in snapshot.pods if metadata(raw).get("deletionTimestamp") is not None)
+    names = (by_label.get(labels(raw).get(LABEL_ACCELERATOR_POOL, "")) for raw in ending)
+    return drains, frozenset(name for name in names if name is not None)
+
+
+def _names_by_label(snapshot: ClusterSnapshot) -> dict[str, str]:
+    """AcceleratorPools by what a pod's label calls them."""
+    return {bound_name(name): name for name in snapshot.accelerator_pools}
 
 
 def settle_changes(states: Iterable[VariantState], headroom: Mapping[str, Headroom]) -> tuple[VariantState, ...]:
